@@ -1,0 +1,44 @@
+# `make run`: the main job from a fresh clone. `make test`: the whole gate. Both may be run again.
+PYTHON ?= python3
+PY := .venv/bin/python
+OUT ?= runs/glyphs
+
+.PHONY: run test test-all bench lint format types clean
+
+run: .venv/.run
+	$(PY) -m datarax train glyphs --out "$(OUT)" --overwrite
+	$(PY) -m datarax evaluate "$(OUT)"
+
+test: lint types
+	$(PY) -m pytest -m "not slow"
+
+test-all: lint types
+	$(PY) -m pytest
+
+lint: .venv/.dev
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: .venv/.dev
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+types: .venv/.dev
+	$(PY) -m mypy
+
+bench: .venv/.dev
+	$(PY) benchmarks/dispatch.py
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.run: pyproject.toml | .venv/bin/python
+	$(PY) -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+.venv/.dev: pyproject.toml | .venv/bin/python
+	$(PY) -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache build dist

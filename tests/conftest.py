@@ -1,0 +1,25 @@
+"""JAX made strict: no silent promotion, no silent rank promotion, signatures checked at run time."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import jax
+import jaxtyping
+import pytest
+
+for _room in ("functional", "nn", "core", "operators"):
+    jaxtyping.install_import_hook(f"datarax.{_room}", "beartype.beartype")
+
+STRICT = ("functional", "nn", "operators", "core")
+
+
+@pytest.fixture(autouse=True)
+def strict_jax(request):
+    """Strict promotion in the numeric rooms; training tests step out (optax needs it)."""
+    if any(f"tests/{room}/" in request.node.nodeid for room in STRICT):
+        with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+            yield
+    else:
+        yield

@@ -1,0 +1,174 @@
+"""How well two modalities agree: record by record, and as two clouds of points."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Num
+
+from datarax.functional.checks import (
+    accumulation_dtype,
+    broadcast_mask,
+    check_floating,
+    check_mask,
+    check_rank,
+    check_same_shape,
+)
+from datarax.functional.masking import masked_logsumexp, masked_mean, safe_l2_norm
+from datarax.functional.similarity import cosine_similarity, pairwise_squared_distance
+
+
+def cosine_alignment(a: Num[Array, "... d"], b: Num[Array, "... e"]) -> Float[Array, "..."]:
+    r"""Cosine distance of each record, $\ell = 1 - a \cdot b / (\lVert a \rVert \lVert b \rVert)$.
+
+    Args:
+      a, b: vectors along the last axis, of one shape.
+
+    Returns:
+      The leading shape, at least float32, in [0, 2] up to rounding. 1 with gradient 0 if either
+      vector is zero.
+
+    Raises:
+      TypeError: if an input is not floating point.
+      ValueError: if the shapes differ.
+
+    Example:
+      >>> cosine_alignment(jnp.array([1.0, 0.0]), jnp.array([0.0, 2.0]))
+      Array(1., dtype=float32)
+    """
+    return 1 - cosine_similarity(a, b)
+
+
+def squared_error_alignment(a: Num[Array, "... d"], b: Num[Array, "... e"]) -> Float[Array, "..."]:
+    r"""Mean squared difference of each record, $\ell = \frac1d \sum_k (a_k - b_k)^2$.
+
+    Args:
+      a, b: vectors along the last axis, of one shape.
+
+    Returns:
+      The leading shape, at least float32, in [0, inf).
+
+    Raises:
+      TypeError: if an input is not floating point.
+      ValueError: if the shapes differ.
+
+    Example:
+      >>> squared_error_alignment(jnp.array([1.0, 0.0]), jnp.array([0.0, 2.0]))
+      Array(2.5, dtype=float32)
+    """
+    return jnp.mean(_difference(a, b) ** 2, axis=-1)
+
+
+def alignment_loss(
+    a: Num[Array, "... d"], b: Num[Array, "... e"], *, power: float = 2.0
+) -> Float[Array, "..."]:
+    r"""Distance of each positive pair to a power, $\ell = \lVert a - b \rVert_2^{\alpha}$.
+
+    Args:
+      a, b: vectors along the last axis, of one shape; unit vectors in the paper. Not normalised
+        here.
+      power: the exponent alpha, positive.
+
+    Returns:
+      The leading shape, at least float32, in [0, inf); the paper's loss is the mean. Equal vectors
+      give 0 with gradient 0, also for a power below 1.
+
+    Raises:
+      TypeError: if an input is not floating point.
+      ValueError: if the shapes differ or `power` is not positive.
+
+    Reference: Wang and Isola, 2020, arXiv:2005.10242, section 4.1.1.
+
+    Example:
+      >>> alignment_loss(jnp.array([3.0, 0.0]), jnp.array([0.0, 4.0]), power=1)
+      Array(5., dtype=float32)
+    """
+    if not power > 0:
+        raise ValueError(f"power must be positive, got {power}")
+    difference = _difference(a, b)
+    if power == 2:
+        return jnp.sum(difference**2, axis=-1)
+    norm = safe_l2_norm(difference)
+    return jnp.where(norm == 0, 0, jnp.where(norm == 0, 1, norm) ** power)
+
+
+def uniformity(
+    x: Num[Array, "n d"], *, t: float = 2.0, where: Array | None = None
+) -> Float[Array, ""]:
+    r"""Spread of points on the sphere, $\log \frac{1}{|P|} \sum_{(i,j) \in P} e^{-t|x_i - x_j|^2}$.
+
+    `P` holds the pairs of different kept rows.
+
+    Args:
+      x: vectors; unit vectors in the paper. Not normalised here.
+      t: the factor in the exponent, positive.
+      where: bool [n], the rows that count; others may hold NaN.
+
+    Returns:
+      A scalar, at least float32, in (-inf, 0], lower for a more even spread; 0 with fewer than two
+      rows and for identical rows.
+
+    Raises:
+      TypeError: if `x` is not floating point or `where` not boolean.
+      ValueError: if `x` is not a matrix, `where` does not fit or `t` is not positive.
+
+    Reference: Wang and Isola, 2020, arXiv:2005.10242, section 4.1.2.
+
+    Example:
+      >>> uniformity(jnp.array([[1.0, 0.0], [-1.0, 0.0]]))
+      Array(-8., dtype=float32)
+    """
+    check_floating(x=x)
+    check_rank(2, axes="[n, d]", x=x)
+    if not t > 0:
+        raise ValueError(f"t must be positive, got {t}")
+    keep = _rows(x, where)
+    kept = jnp.where(keep[:, None], x, 0)
+    pairs = keep[:, None] & keep[None, :] & ~jnp.eye(x.shape[0], dtype=bool)
+    exponents = -t * pairwise_squared_distance(kept, kept)
+    count = jnp.sum(pairs, dtype=exponents.dtype)
+    total = masked_logsumexp(exponents.ravel(), where=pairs.ravel())
+    return total - jnp.log(jnp.maximum(count, 1))
+
+
+def modality_gap(
+    a: Num[Array, "n d"], b: Num[Array, "m e"], *, where: Array | None = None
+) -> Float[Array, ""]:
+    r"""Distance of the two centroids, $\lVert \bar a - \bar b \rVert_2$ over the kept rows.
+
+    Args:
+      a, b: embeddings; unit vectors in the paper. Not normalised here.
+      where: bool [n], the rows that count in both; others may hold NaN.
+
+    Returns:
+      A scalar, at least float32, in [0, inf); 0 with gradient 0 for equal centroids and when no
+      row is kept.
+
+    Raises:
+      TypeError: if an input is not floating point or `where` not boolean.
+      ValueError: if the shapes differ or `where` does not fit.
+
+    Reference: Liang et al., 2022, arXiv:2203.02053, section 4.
+
+    Example:
+      >>> modality_gap(jnp.zeros((2, 2)), jnp.array([[3.0, 4.0], [3.0, 4.0]]))
+      Array(5., dtype=float32)
+    """
+    check_floating(a=a, b=b)
+    check_rank(2, axes="[n, d]", a=a, b=b)
+    check_same_shape(a=a, b=b)
+    keep = _rows(a, where)[:, None]
+    wide = accumulation_dtype(a, b)
+    centre_a, centre_b = (masked_mean(x.astype(wide), where=keep, axis=0) for x in (a, b))
+    return safe_l2_norm(centre_a - centre_b)
+
+
+def _difference(a: Array, b: Array) -> Array:
+    check_floating(a=a, b=b)
+    check_same_shape(a=a, b=b)
+    wide = accumulation_dtype(a, b)
+    return a.astype(wide) - b.astype(wide)
+
+
+def _rows(x: Array, where: Array | None) -> Array:
+    """The mask of kept rows, all True for `None`."""
+    if where is not None:
+        check_mask(where, shape=x.shape[:1], name="where")
+    return broadcast_mask(where, shape=x.shape[:1], name="where")

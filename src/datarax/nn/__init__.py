@@ -1,0 +1,17 @@
+"""Modules on arrays: projections, temperature, fusion, attention. Parameters are float32."""
+
+from datarax.nn.attention import CrossAttention
+from datarax.nn.fusion import AttentionFusion, ConcatFusion, GatedFusion, WeightedSumFusion
+from datarax.nn.linear import Linear
+from datarax.nn.projection import LogitScale, ProjectionHead
+
+__all__ = [
+    "AttentionFusion",
+    "ConcatFusion",
+    "CrossAttention",
+    "GatedFusion",
+    "Linear",
+    "LogitScale",
+    "ProjectionHead",
+    "WeightedSumFusion",
+]

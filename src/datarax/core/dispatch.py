@@ -1,0 +1,308 @@
+"""The eager call: one compiled function over a flat list of leaves, built once for an operator.
+
+A plan remembers an operator's Variables in the order of its graph and the attributes of every node
+below it. A call compares the attributes by identity (a replaced parameter, part or flag makes a new
+plan), reads the Variables, and calls one `jax.jit` that returns only what is new. Plans live beside
+the operators in a weak dictionary: a clone, a merged copy or an unpickled operator has none.
+"""
+
+import dataclasses
+import hashlib
+import operator
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.extend.core
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from datarax.core.element_batch import PARTS, Batch
+from datarax.core.statistics import Packed, pack, unpack
+
+CACHE_ENTRIES = 32
+
+Run = Callable[[Any, Batch, Any], Batch]
+_get_parts = operator.attrgetter(*PARTS)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Changes:
+    """What a compiled call returns: new arrays, and where they go.
+
+    Attributes:
+      arrays: the new leaves of the batch.
+      variables: new values of Variables, by position in the plan.
+      treedef: the structure of the new batch's parts.
+      sources: for each of its leaves the number of the input leaf that it is, or -1 for the next
+        of `arrays`.
+    """
+
+    arrays: tuple[Any, ...]
+    variables: dict[int, Any]
+    treedef: Any = dataclasses.field(metadata={"static": True})
+    sources: tuple[int, ...] = dataclasses.field(metadata={"static": True})
+
+
+class Plan:
+    """How to call one operator, while nothing of it is replaced."""
+
+    def __init__(self, op: nnx.Module, run: Run, compiled: dict[Any, Any]) -> None:
+        self.nodes: list[tuple[dict[Any, Any], tuple[Any, ...]]] = []
+        self.lists: list[tuple[list[Any], tuple[Any, ...]]] = []
+        found: dict[tuple[str, ...], nnx.Variable] = {}
+        for path, node in nnx.iter_graph(op):
+            if isinstance(node, nnx.Variable):
+                found[tuple(map(str, path))] = node
+            elif isinstance(node, nnx.Pytree):
+                self.nodes.append((vars(node), tuple(vars(node).values())))
+            elif isinstance(node, dict):
+                self.nodes.append((node, tuple(node.values())))
+            elif isinstance(node, list):
+                self.lists.append((node, tuple(node)))
+        graph, passed, rest = nnx.split(op, _passed(op), ...)
+        leaves, treedef = jax.tree_util.tree_flatten_with_path(passed, is_leaf=_is_variable)
+        self.variables: list[Any] = []
+        for path, leaf in leaves:
+            key = tuple(jax.tree_util.keystr((k,), simple=True) for k in path)
+            self.variables.append(found[key] if _is_variable(leaf) else _Constant(leaf))
+        self.graph = graph
+        self.call = _compile(_Layout(graph, rest, treedef, self.variables), run, compiled)
+        own = vars(op)["_statistic"]
+        self.statistic = next(i for i, v in enumerate(self.variables) if v is own)
+
+    def fits(self) -> bool:
+        """Whether nothing was replaced since the plan was made."""
+        for attributes, values in self.nodes:
+            if len(attributes) != len(values):
+                return False
+            if not all(map(operator.is_, attributes.values(), values)):
+                return False
+        return all(
+            len(items) == len(values) and all(map(operator.is_, items, values))
+            for items, values in self.lists
+        )
+
+    def values(self) -> list[Any]:
+        """The values of all Variables that the compiled function reads."""
+        return [variable.get_raw_value() for variable in self.variables]
+
+
+class _Constant:
+    """An array that is an attribute itself: replaced by assignment only, which makes a new plan."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def get_raw_value(self) -> Any:
+        return self._value
+
+
+class _Layout:
+    """Builds the operator from the values of its Variables, inside the trace."""
+
+    def __init__(self, graph: Any, rest: Any, treedef: Any, variables: list[Any]) -> None:
+        self.graph, self.rest, self.treedef = graph, rest, treedef
+        self.kinds = [(type(v), v.get_metadata()) if _is_variable(v) else None for v in variables]
+
+    def merge(self, values: list[Any]) -> tuple[nnx.Module, list[Any]]:
+        leaves = [
+            value if kind is None else kind[0].from_metadata(value, dict(kind[1]))
+            for kind, value in zip(self.kinds, values, strict=True)
+        ]
+        op = nnx.merge(self.graph, jax.tree.unflatten(self.treedef, leaves), self.rest)
+        found = {
+            tuple(map(str, path)): node
+            for path, node in nnx.iter_graph(op)
+            if isinstance(node, nnx.Variable)
+        }
+        dummy = jax.tree.unflatten(self.treedef, range(len(leaves)))
+        paths, _ = jax.tree_util.tree_flatten_with_path(dummy)
+        merged: list[Any] = [None] * len(leaves)
+        for path, i in paths:
+            key = tuple(jax.tree_util.keystr((k,), simple=True) for k in path)
+            merged[i] = found.get(key)
+        return op, merged
+
+
+def _compile(layout: _Layout, run: Run, compiled: dict[Any, Any]) -> Any:
+    """The compiled call of a graph; one graph (say, after eval() and train()) compiles once."""
+    try:
+        hash(layout.graph)
+    except TypeError:
+        return _jit(layout, run)
+    if layout.graph not in compiled:
+        compiled[layout.graph] = _jit(layout, run)
+    return compiled[layout.graph]
+
+
+def _jit(layout: _Layout, run: Run) -> Any:
+    def call(values: list[Any], parts: tuple[Any, ...], stats: Packed | None) -> Changes:
+        op, variables = layout.merge(values)
+        out = run(op, Batch(*parts), None if stats is None else unpack(stats))
+        position = {id(leaf): i for i, leaf in enumerate(jax.tree.leaves(parts))}
+        leaves, treedef = jax.tree.flatten(_get_parts(out))
+        sources = tuple(position.get(id(leaf), -1) for leaf in leaves)
+        arrays = tuple(x for x, source in zip(leaves, sources, strict=True) if source < 0)
+        changed = {
+            i: variable.get_raw_value()
+            for i, (variable, value) in enumerate(zip(variables, values, strict=True))
+            if variable is not None and _differs(variable.get_raw_value(), value)
+        }
+        return Changes(arrays, changed, treedef, sources)
+
+    return jax.jit(call)
+
+
+def _differs(new: Any, old: Any) -> bool:
+    if new is old:
+        return False
+    new, old = jax.tree.leaves(new), jax.tree.leaves(old)
+    return len(new) != len(old) or any(map(operator.is_not, new, old))
+
+
+def _passed(op: Any) -> Callable[[Any, Any], bool]:
+    """Which Variables the compiled function reads: all but the operator's own counters.
+
+    Generators of a deterministic operator that maps `apply` are left out too: `apply` may not use
+    them, and typed keys are slow to pass.
+    """
+    own = (("applied_count",), ("skipped_count",))
+    generators = op.config.stochastic or op.overrides_apply_batch
+
+    def keep(path: Any, value: Any) -> bool:
+        is_state = isinstance(value, nnx.RngState)
+        return tuple(path) not in own and (generators or not is_state)
+
+    return keep
+
+
+def _is_variable(x: Any) -> bool:
+    return isinstance(x, nnx.Variable)
+
+
+class Runtime:
+    """What belongs to one operator object: its plan, its compiled calls, its cached results."""
+
+    def __init__(self) -> None:
+        self.plan: Plan | None = None
+        self.compiled: dict[Any, Any] = {}
+        self.cache: OrderedDict[Any, tuple[Changes, Any]] = OrderedDict()
+
+
+_runtimes: "weakref.WeakKeyDictionary[nnx.Module, Runtime]" = weakref.WeakKeyDictionary()
+
+with jax.ensure_compile_time_eval():
+    _EAGER = jax.extend.core.get_opaque_trace_state()
+
+
+def is_eager() -> bool:
+    """Whether no JAX transform is being traced."""
+    return jax.extend.core.get_opaque_trace_state() == _EAGER
+
+
+def call(
+    op: Any,
+    batch: Batch,
+    stats: Any,
+    run: Run,
+    statistics: Callable[[Any, Batch], Any] | None = None,
+) -> Batch:
+    """Call an operator eagerly.
+
+    Args:
+      op: the operator.
+      batch: concrete arrays.
+      stats: explicit statistics, or `None`.
+      run: what to do, `run(op, batch, stats)`; traced.
+      statistics: finds the statistics of a batch; run eagerly, unless the cache has the result.
+    """
+    runtime = _runtimes.get(op)
+    if runtime is None:
+        runtime = _runtimes[op] = Runtime()
+    plan = runtime.plan
+    if plan is None or not plan.fits():
+        plan = runtime.plan = Plan(op, run, runtime.compiled)
+    parts = _get_parts(batch)
+    key = None
+    if op.config.cacheable and not (op.config.stochastic and not op.deterministic):
+        key = _content(op, plan, (parts, stats), statistics is not None)
+        if key in runtime.cache:
+            runtime.cache.move_to_end(key)
+            changes, kept = runtime.cache[key]
+            if kept is not None:
+                plan.variables[plan.statistic].set_raw_value(kept)
+            return _apply_changes(batch, parts, changes)
+    if statistics is not None:
+        stats = statistics(op, batch)
+    packed = None if stats is None else pack(stats, "set")
+    try:
+        changes = plan.call(plan.values(), parts, packed)
+    except TypeError:
+        op.check_batch(batch)  # says better what is wrong with a field that is no array
+        raise
+    for i, value in changes.variables.items():
+        plan.variables[i].set_raw_value(value)
+    if key is not None and not changes.variables:
+        kept = None if statistics is None else plan.variables[plan.statistic].get_raw_value()
+        runtime.cache[key] = (changes, kept)
+        if len(runtime.cache) > CACHE_ENTRIES:
+            runtime.cache.popitem(last=False)
+    return _apply_changes(batch, parts, changes)
+
+
+def _apply_changes(batch: Batch, parts: tuple[Any, ...], changes: Changes) -> Batch:
+    held = jax.tree.leaves(parts)
+    new = iter(changes.arrays)
+    leaves = [held[source] if source >= 0 else next(new) for source in changes.sources]
+    return Batch(*changes.treedef.unflatten(leaves), batch.metadata)
+
+
+def count_rows(masks: list[Any]) -> Any:
+    """The number of rows where all masks hold, on the host where that waits for nothing."""
+    if all(_on_host(mask) for mask in masks):
+        rows = np.asarray(masks[0])
+        for mask in masks[1:]:
+            rows = rows & np.asarray(mask)
+        return np.uint32(np.count_nonzero(rows))
+    rows = masks[0]
+    for mask in masks[1:]:
+        rows = rows & mask
+    return jnp.sum(rows, dtype=jnp.uint32)
+
+
+def _on_host(mask: Any) -> bool:
+    if isinstance(mask, np.ndarray):
+        return True
+    if isinstance(mask, jax.core.Tracer):
+        return False
+    return mask.is_fully_addressable and jax.default_backend() == "cpu"
+
+
+def reset_cache(op: nnx.Module) -> None:
+    """Forget the results kept for an operator."""
+    if op in _runtimes:
+        _runtimes[op].cache.clear()
+
+
+def _content(op: Any, plan: Plan, inputs: Any, computes: bool) -> Any:
+    """A key for all that a result depends on: graph and config, Variables, inputs."""
+    digest = hashlib.blake2b(digest_size=32)
+    values = plan.values()
+    if computes:
+        values[plan.statistic] = None  # computed anew from the inputs: not an input itself
+    inputs = (values, inputs[0], None if inputs[1] is None else pack(inputs[1], "set"))
+    leaves, treedef = jax.tree_util.tree_flatten(inputs)
+    for leaf in leaves:
+        array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return plan.call, op.config, treedef, digest.digest()
+
+
+def _is_key(x: Any) -> bool:
+    return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)

@@ -1,0 +1,118 @@
+"""Masked slots: what a skipped row holds never reaches a value or a gradient."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
+
+from datarax.core.element_batch import Batch, covers
+from datarax.core.fields import field_names
+
+
+def select(where: Bool[Array, " n"] | None, x: Array, otherwise: Array | float) -> Array:
+    """`x` in the rows where the mask holds, something else in the others."""
+    if where is None:
+        return x
+    rows = jnp.reshape(where, where.shape + (1,) * (jnp.ndim(x) - 1))
+    return jnp.where(rows, x, jnp.asarray(otherwise, x.dtype))
+
+
+def zero_skipped(batch: Batch, rows: Bool[Array, " n"] | None) -> Batch:
+    """The batch with zeros where a row is skipped and where a field is absent.
+
+    Leaves that no mask speaks of are the same objects as in `batch`.
+    """
+
+    def clean(path: Any, leaf: Array) -> Array:
+        name = ".".join(leaf_path(path))
+        masks = [mask for entry, mask in batch.presence.items() if covers(entry, name)]
+        for mask in masks if rows is None else [rows, *masks]:
+            leaf = select(mask, leaf, 0)
+        return leaf
+
+    data = jax.tree_util.tree_map_with_path(clean, batch.data)
+    states = jax.tree.map(lambda leaf: select(rows, leaf, 0), batch.states)
+    return batch.replace(data=data, states=states)
+
+
+def finish(batch: Batch, clean: Batch, out: Batch, rows: Bool[Array, " n"] | None) -> Batch:
+    """Undo `zero_skipped` after a batch-level operator: originals back, new fields masked.
+
+    Args:
+      batch: the batch as it came.
+      clean: what `zero_skipped` made of it.
+      out: what the operator made of that.
+      rows: the rows that were processed.
+    """
+    before = paths(clean.data)
+    original = paths(batch.data)
+    written = []
+
+    def put(path: Any, leaf: Array) -> Array:
+        key = leaf_path(path)
+        if key in before and before[key] is leaf:
+            return original[key]
+        written.append(".".join(key))
+        return select(rows, leaf, 0)
+
+    data = jax.tree_util.tree_map_with_path(put, out.data)
+    states = out.states
+    if jax.tree.structure(states) == jax.tree.structure(batch.states):
+        states = jax.tree.map(
+            lambda new, held, old: old if new is held else select(rows, new, old),
+            states,
+            clean.states,
+            batch.states,
+        )
+    given = {
+        name: mask for name, mask in out.presence.items() if mask is not clean.presence.get(name)
+    }
+    presence = written_presence(out.presence, written, rows, given)
+    return out.replace(data=data, states=states, presence=presence)
+
+
+def written_presence(
+    presence: dict[str, Any], written: Sequence[str], rows: Any, given: dict[str, Any]
+) -> dict[str, Any]:
+    """Presence after fields were written: the rows processed, and what the operator says of them."""
+    result = dict(presence)
+    for name in written:
+        if rows is None:
+            result.pop(name, None)
+        elif not any(covers(entry, name) for entry in given):
+            result[name] = rows
+    for name, mask in given.items():
+        result[name] = mask if rows is None else mask & rows
+    return result
+
+
+def paths(data: Any) -> dict[tuple[str, ...], Any]:
+    """The leaves of a tree by their paths."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(data)
+    return {leaf_path(path): leaf for path, leaf in leaves}
+
+
+def leaf_path(path: tuple[Any, ...]) -> tuple[str, ...]:
+    """A JAX key path as field names."""
+    return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
+
+
+def record_metadata(batch: Batch, fields: Sequence[str]) -> dict[str, Any]:
+    """What `apply` sees as metadata, with the batch axis: `valid`, `presence`, `record_index`."""
+    size = batch.batch_size
+    names = dict.fromkeys([*fields, *batch.presence]) if fields else dict.fromkeys(batch.presence)
+    presence = {}
+    for name in names:
+        masks = [mask for entry, mask in batch.presence.items() if covers(entry, name)]
+        presence[name] = jnp.ones(size, bool)
+        for mask in masks:
+            presence[name] = presence[name] & mask
+    valid = jnp.ones(size, bool) if batch.valid_mask is None else batch.valid_mask
+    return {"valid": valid, "presence": presence, "record_index": batch.record_index}
+
+
+def describe(batch: Batch) -> str:
+    """The fields of a batch, for messages."""
+    return str(field_names(batch.data))

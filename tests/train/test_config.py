@@ -1,4 +1,5 @@
 import dataclasses
+import re
 import tomllib
 
 import pytest
@@ -96,10 +97,9 @@ def test_file_and_name_take_overrides(tmp_path):
 )
 def test_bad_file_says_what_and_where(tmp_path, text, said):
     path = write(tmp_path, text)
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=re.escape(said)) as caught:
         load_config(path)
     assert str(caught.value).startswith(str(path))
-    assert said in str(caught.value)
 
 
 def test_unknown_data_set_lists_the_choices(tmp_path):
@@ -114,7 +114,7 @@ def test_unknown_data_set_lists_the_choices(tmp_path):
 def test_bad_override_and_constructor(tmp_path):
     with pytest.raises(ValueError, match=r"^unknown key 'sed': did you mean 'seed'\?$"):
         load_config("glyphs", {"sed": 1})
-    with pytest.raises(ValueError, match="^towers: expected at least 2"):
+    with pytest.raises(ValueError, match=r"^towers: expected at least 2"):
         load_config("glyphs", {"towers": ["name"]})
     with pytest.raises(ValueError, match="towers: expected a list"):
         TrainConfig(towers=["image", "name"])

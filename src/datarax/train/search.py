@@ -1,0 +1,107 @@
+"""Search among all characters of a run, by a description or by a picture."""
+
+import dataclasses
+import io
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from datarax.sources.glyph_drawing import NAME_BYTES, encode_name
+from datarax.train.characters import TrainedRun, character_of, characters
+from datarax.train.files import write_file
+from datarax.train.query_image import placements
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Hit:
+    """One answer: its rank from 1, cosine similarity, name, and picture uint8 [32, 32]."""
+
+    rank: int
+    score: float
+    name: str
+    image: np.ndarray
+
+    @property
+    def character(self) -> str | None:
+        """The character itself, where its name is a Unicode name."""
+        return character_of(self.name)
+
+
+def search(
+    run: TrainedRun,
+    *,
+    text: str | None = None,
+    image: np.ndarray | None = None,
+    top: int = 10,
+) -> list[Hit]:
+    """The `top` characters of all splits that are most similar, best first.
+
+    Args:
+      run: a trained run.
+      text: a description, compared with the pictures.
+      image: of `query_image.read_image`, compared with the names; the best of its placements
+        counts.
+      top: how many, at least 1.
+
+    Raises:
+      ValueError: unless exactly one query is given, or if the text is empty or too long.
+    """
+    if (text is None) == (image is None):
+        raise ValueError("expected either text or image")
+    if top < 1:
+        raise ValueError(f"top: expected at least 1, got {top}")
+    found = characters(run, "all")
+    if text is not None:
+        query = run.embed("name", _encoded(text)[None])
+        scores = (query @ run.embed("image", found.images).T)[0]
+    else:
+        assert image is not None
+        queries = run.embed("image", placements(image))
+        scores = (queries @ run.embed("name", found.fields["name"]).T).max(axis=0)
+    best = np.argsort(-scores, kind="stable")[:top]
+    return [
+        Hit(rank=rank, score=float(scores[i]), name=found.names[i], image=found.images[i])
+        for rank, i in enumerate(best, 1)
+    ]
+
+
+def draw_hits(hits: Sequence[Hit], path: Path) -> Path:
+    """Writes a PNG of the hits with names and scores, and returns its path.
+
+    Raises:
+      ValueError: if there are no hits.
+      OSError: if it cannot be written.
+    """
+    if not hits:
+        raise ValueError("expected at least one hit to draw")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(5, len(hits))
+    rows = -(-len(hits) // columns)
+    figure = Figure(figsize=(1.9 * columns, 2.35 * rows), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    for hit, axes in zip(hits, figure.subplots(rows, columns, squeeze=False).flat, strict=False):
+        axes.imshow(255 - hit.image, cmap="gray", vmin=0, vmax=255, interpolation="bicubic")
+        axes.set_title(f"{hit.rank}  ·  {hit.score:.3f}", fontsize=9, color="#555555")
+        caption = textwrap.fill(hit.name, 22, max_lines=3, placeholder=" …")
+        axes.set_xlabel(caption, fontsize=8, parse_math=False)
+    for axes in figure.axes:
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_color("#cccccc")
+        if not axes.has_data():
+            axes.set_visible(False)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=120)
+    return write_file(path, content.getvalue())
+
+
+def _encoded(text: str) -> np.ndarray:
+    stripped = " ".join(text.split())
+    if not stripped:
+        raise ValueError("expected a description such as 'greek small letter alpha', got no text")
+    if len(stripped.lower().encode()) > NAME_BYTES:
+        raise ValueError(f"expected a description of at most {NAME_BYTES} bytes, got a longer one")
+    return encode_name(stripped)

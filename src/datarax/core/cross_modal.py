@@ -33,7 +33,8 @@ class CrossModalOperatorConfig(OperatorConfig):
         repeated, `operation` is no string, or a rule of `OperatorConfig` is broken.
 
     Example:
-      >>> CrossModalOperatorConfig(input_fields=["image", "text"], output_fields=["joint"]).operation
+      >>> config = CrossModalOperatorConfig(input_fields=["image", "text"], output_fields=["joint"])
+      >>> config.operation
       'fusion'
     """
 

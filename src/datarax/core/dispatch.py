@@ -7,6 +7,7 @@ the operators in a weak dictionary: a clone, a merged copy or an unpickled opera
 """
 
 import dataclasses
+import functools
 import hashlib
 import operator
 import weakref
@@ -35,17 +36,19 @@ class Changes:
     """What a compiled call returns: new arrays, and where they go.
 
     Attributes:
-      arrays: the new leaves of the batch.
+      fields: new top-level fields.
+      presence: new presence entries.
+      arrays: where the call changed more than that, all new leaves of the batch.
       variables: new values of Variables, by position in the plan.
-      treedef: the structure of the new batch's parts.
-      sources: for each of its leaves the number of the input leaf that it is, or -1 for the next
-        of `arrays`.
+      recipe: `None`, or the structure of the new batch's parts and, for each of its leaves, the
+        number of the input leaf that it is (-1 for the next of `arrays`).
     """
 
+    fields: dict[str, Any]
+    presence: dict[str, Any]
     arrays: tuple[Any, ...]
     variables: dict[int, Any]
-    treedef: Any = dataclasses.field(metadata={"static": True})
-    sources: tuple[int, ...] = dataclasses.field(metadata={"static": True})
+    recipe: tuple[Any, tuple[int, ...]] | None = dataclasses.field(metadata={"static": True})
 
 
 class Plan:
@@ -58,6 +61,8 @@ class Plan:
         for path, node in nnx.iter_graph(op):
             if isinstance(node, nnx.Variable):
                 found[tuple(map(str, path))] = node
+            elif isinstance(node, nnx.RngStream | nnx.Rngs) and not reads_generators(op):
+                continue
             elif isinstance(node, nnx.Pytree):
                 self.nodes.append((vars(node), tuple(vars(node).values())))
             elif isinstance(node, dict):
@@ -143,42 +148,64 @@ def _compile(layout: _Layout, run: Run, compiled: dict[Any, Any]) -> Any:
 def _jit(layout: _Layout, run: Run) -> Any:
     def call(values: list[Any], parts: tuple[Any, ...], stats: Packed | None) -> Changes:
         op, variables = layout.merge(values)
-        out = run(op, Batch(*parts), None if stats is None else unpack(stats))
-        position = {id(leaf): i for i, leaf in enumerate(jax.tree.leaves(parts))}
-        leaves, treedef = jax.tree.flatten(_get_parts(out))
-        sources = tuple(position.get(id(leaf), -1) for leaf in leaves)
-        arrays = tuple(x for x, source in zip(leaves, sources, strict=True) if source < 0)
+        batch = Batch(*parts)
+        out = run(op, batch, None if stats is None else unpack(stats))
         changed = {
             i: variable.get_raw_value()
             for i, (variable, value) in enumerate(zip(variables, values, strict=True))
             if variable is not None and _differs(variable.get_raw_value(), value)
         }
-        return Changes(arrays, changed, treedef, sources)
+        if _adds_fields_only(batch, out):
+            fields = {n: x for n, x in out.data.items() if _differs(x, batch.data.get(n))}
+            presence = {n: x for n, x in out.presence.items() if x is not batch.presence.get(n)}
+            return Changes(fields, presence, (), changed, None)
+        position = {id(leaf): i for i, leaf in enumerate(jax.tree.leaves(parts))}
+        leaves, treedef = jax.tree.flatten(_get_parts(out))
+        sources = tuple(position.get(id(leaf), -1) for leaf in leaves)
+        arrays = tuple(x for x, source in zip(leaves, sources, strict=True) if source < 0)
+        return Changes({}, {}, arrays, changed, (treedef, sources))
 
     return jax.jit(call)
+
+
+def _adds_fields_only(batch: Batch, out: Batch) -> bool:
+    """Whether new fields and presence entries of plain dicts are all that is new."""
+    if type(batch.data) is not dict or type(out.data) is not dict:
+        return False
+    kept = batch.data.keys() <= out.data.keys() and batch.presence.keys() <= out.presence.keys()
+    others = zip(_get_parts(batch), _get_parts(out), PARTS, strict=True)
+    return kept and not any(
+        _differs(new, old) for old, new, name in others if name not in ("data", "presence")
+    )
 
 
 def _differs(new: Any, old: Any) -> bool:
     if new is old:
         return False
-    new, old = jax.tree.leaves(new), jax.tree.leaves(old)
-    return len(new) != len(old) or any(map(operator.is_not, new, old))
+    if jax.tree.structure(new) != jax.tree.structure(old):
+        return True
+    return any(map(operator.is_not, jax.tree.leaves(new), jax.tree.leaves(old)))
 
 
 def _passed(op: Any) -> Callable[[Any, Any], bool]:
-    """Which Variables the compiled function reads: all but the operator's own counters.
-
-    Generators of a deterministic operator that maps `apply` are left out too: `apply` may not use
-    them, and typed keys are slow to pass.
-    """
+    """Which Variables the compiled function reads: all but the operator's own counters."""
     own = (("applied_count",), ("skipped_count",))
-    generators = op.config.stochastic or op.overrides_apply_batch
+    generators = reads_generators(op)
 
     def keep(path: Any, value: Any) -> bool:
         is_state = isinstance(value, nnx.RngState)
         return tuple(path) not in own and (generators or not is_state)
 
     return keep
+
+
+def reads_generators(op: Any) -> bool:
+    """Whether random generators are passed to the compiled function.
+
+    Those of a deterministic operator that maps `apply` are not: `apply` may not use them, and
+    typed keys are slow to pass.
+    """
+    return op.config.stochastic or op.overrides_apply_batch
 
 
 def _is_variable(x: Any) -> bool:
@@ -256,31 +283,34 @@ def call(
 
 
 def _apply_changes(batch: Batch, parts: tuple[Any, ...], changes: Changes) -> Batch:
+    if changes.recipe is None:
+        return batch.with_fields(changes.fields, changes.presence)
+    treedef, sources = changes.recipe
     held = jax.tree.leaves(parts)
     new = iter(changes.arrays)
-    leaves = [held[source] if source >= 0 else next(new) for source in changes.sources]
-    return Batch(*changes.treedef.unflatten(leaves), batch.metadata)
+    leaves = [held[source] if source >= 0 else next(new) for source in sources]
+    return Batch(*treedef.unflatten(leaves), batch.metadata)
 
 
 def count_rows(masks: list[Any]) -> Any:
-    """The number of rows where all masks hold, on the host where that waits for nothing."""
-    if all(_on_host(mask) for mask in masks):
-        rows = np.asarray(masks[0])
-        for mask in masks[1:]:
-            rows = rows & np.asarray(mask)
-        return np.uint32(np.count_nonzero(rows))
+    """The number of rows where all masks hold: on the host where their bytes are there."""
+    if _host_memory():
+        try:
+            rows = np.asarray(masks[0])
+            for mask in masks[1:]:
+                rows = rows & np.asarray(mask)
+            return int(np.count_nonzero(rows))
+        except (jax.errors.TracerArrayConversionError, RuntimeError):  # traced, or on other hosts
+            pass
     rows = masks[0]
     for mask in masks[1:]:
         rows = rows & mask
     return jnp.sum(rows, dtype=jnp.uint32)
 
 
-def _on_host(mask: Any) -> bool:
-    if isinstance(mask, np.ndarray):
-        return True
-    if isinstance(mask, jax.core.Tracer):
-        return False
-    return mask.is_fully_addressable and jax.default_backend() == "cpu"
+@functools.cache
+def _host_memory() -> bool:
+    return jax.default_backend() == "cpu"
 
 
 def reset_cache(op: nnx.Module) -> None:

@@ -134,30 +134,21 @@ class Batch(Generic[T]):
         """
         if not elements:
             raise ValueError("a batch needs at least one element")
-        rows = [flatten(element.data) for element in elements]
-        known = {} if spec is None else flatten(spec)
-        names = list(dict.fromkeys([*known, *(name for row in rows for name in row)]))
-        data: dict[tuple[str, ...], Any] = {}
-        presence: dict[str, np.ndarray] = {}
-        for name in names:
-            column = [row.get(name) for row in rows]
-            data[name], lacks = _stack(name, column, known.get(name))
-            field = ".".join(name)
-            if lacks or field in optional:
-                presence[field] = np.fromiter((x is not None for x in column), bool, len(column))
-        if extra := set(optional) - {".".join(name) for name in names}:
-            raise ValueError(
-                f"optional names no field: {sorted(extra)}; give spec for their shapes"
-            )
-        states = _stack_states([element.state for element in elements])
-        metadata = [element.metadata or {} for element in elements]
-        data_tree, states, presence = jax.device_put((nest(data), states, presence))
-        some = metadata if any(metadata) else None
-        return cls(data_tree, states, presence=presence, metadata=some)
+        data, presence = _stack_data([element.data for element in elements], spec, optional)
+        states = [element.state for element in elements]
+        stacked = _stack_states(states) if any(states) else states[0]
+        metadata = [element.metadata for element in elements]
+        some = [row or {} for row in metadata] if any(metadata) else None
+        data, stacked, presence = jax.device_put((data, stacked, presence))
+        return cls(data, stacked, presence=presence, metadata=some)
 
     @property
     def batch_size(self) -> int:
         """The number of rows, masked ones included."""
+        if type(self.data) is dict:
+            for x in self.data.values():
+                if isinstance(x, jax.Array | np.ndarray):
+                    return x.shape[0]
         for part in (self.data, self.states, self.valid_mask, self.record_index):
             for leaf in jax.tree.leaves(part):
                 return leaf.shape[0]
@@ -211,6 +202,16 @@ class Batch(Generic[T]):
         rows = jnp.reshape(where, where.shape + (1,) * (values.ndim - 1))
         total = jnp.sum(jnp.where(rows, values, 0), axis=0)
         return total / jnp.maximum(jnp.sum(where), 1).astype(values.dtype)
+
+    def with_fields(self, fields: dict[str, Any], presence: dict[str, Any]) -> "Batch":
+        """A copy with fields and presence entries added or replaced; the cheapest way to one."""
+        new = object.__new__(Batch)
+        parts = new.__dict__
+        parts.update(self.__dict__)
+        parts["data"] = {**self.data, **fields}
+        if presence:
+            parts["presence"] = {**self.presence, **presence}
+        return new
 
     def get_element(self, index: int) -> Element:
         """Row `index` as a record; its masks and host metadata are in its metadata."""
@@ -317,22 +318,51 @@ def describe_dtype(value: Any) -> str:
     return type(value).__name__
 
 
-def _stack(name: tuple[str, ...], column: list[Any], spec: Any) -> tuple[np.ndarray, bool]:
-    filled = [np.asarray(x) for x in column if x is not None]
-    if not filled:
-        return np.zeros((len(column), *spec.shape), spec.dtype), True
-    kinds = {(x.shape, x.dtype) for x in filled}
-    if len(kinds) > 1:
-        rows = [
-            f"row {i} {np.shape(x)} {np.asarray(x).dtype}"
-            for i, x in enumerate(column)
-            if x is not None
-        ]
-        raise ValueError(f"field {'.'.join(name)!r} differs between records: {', '.join(rows[:8])}")
-    if len(filled) == len(column):
-        return np.stack(filled), False
-    zero = np.zeros_like(filled[0])
-    return np.stack([zero if x is None else np.asarray(x) for x in column]), True
+def _stack_data(
+    rows: list[Any], spec: Any, optional: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    first = rows[0]
+    if type(first) is dict and spec is None and not optional:
+        keys = first.keys()
+        flat = not any(isinstance(x, Mapping) for x in first.values())
+        if flat and all(row.keys() == keys for row in rows):
+            return {name: _stack((name,), [row[name] for row in rows]) for name in keys}, {}
+    rows = [flatten(row) for row in rows]
+    known = {} if spec is None else flatten(spec)
+    names = list(dict.fromkeys([*known, *(name for row in rows for name in row)]))
+    data: dict[tuple[str, ...], Any] = {}
+    presence: dict[str, np.ndarray] = {}
+    for name in names:
+        column = [row.get(name) for row in rows]
+        there = np.fromiter((x is not None for x in column), bool, len(column))
+        if not there.all() or ".".join(name) in optional:
+            presence[".".join(name)] = there
+        data[name] = _stack_some(name, column, known.get(name))
+    if extra := set(optional) - {".".join(name) for name in names}:
+        raise ValueError(f"optional names no field: {sorted(extra)}; give spec for their shapes")
+    return nest(data), presence
+
+
+def _stack_some(name: tuple[str, ...], column: list[Any], spec: Any) -> np.ndarray:
+    """Stack what there is, zeros elsewhere."""
+    like = next((x for x in column if x is not None), None)
+    if like is None:
+        return np.zeros((len(column), *spec.shape), spec.dtype)
+    zero = np.zeros_like(np.asarray(like))
+    return _stack(name, [zero if x is None else x for x in column])
+
+
+def _stack(name: tuple[str, ...], column: list[Any]) -> np.ndarray:
+    try:
+        stacked = np.stack(column)
+        if len({x.dtype for x in column}) == 1:
+            return stacked
+    except (ValueError, AttributeError):
+        arrays = [np.asarray(x) for x in column]
+        if len({(x.shape, x.dtype) for x in arrays}) == 1:
+            return np.stack(arrays)  # numbers and lists, not arrays
+    rows = [f"row {i} {np.shape(x)} {np.asarray(x).dtype}" for i, x in enumerate(column)]
+    raise ValueError(f"field {'.'.join(name)!r} differs between records: {', '.join(rows[:8])}")
 
 
 def _stack_states(states: list[Any]) -> Any:

@@ -76,7 +76,7 @@ def finish(batch: Batch, clean: Batch, out: Batch, rows: Bool[Array, " n"] | Non
 def written_presence(
     presence: dict[str, Any], written: Sequence[str], rows: Any, given: dict[str, Any]
 ) -> dict[str, Any]:
-    """Presence after fields were written: the rows processed, and what the operator says of them."""
+    """Presence after fields were written: the rows processed, or what the operator gave."""
     result = dict(presence)
     for name in written:
         if rows is None:

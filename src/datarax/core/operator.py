@@ -1,5 +1,6 @@
 """Operators: what turns a batch into a batch with new fields."""
 
+import contextlib
 from typing import Any
 
 import flax.errors
@@ -18,6 +19,19 @@ from datarax.core.record_map import map_records
 
 class Counter(nnx.Variable):
     """A number of rows: uint32, modulo 2^32."""
+
+    def add(self, n: Any) -> None:
+        """Count `n` more.
+
+        Raises:
+          TraceContextError: in a JAX transform that the Variable is foreign to.
+        """
+        self.set_raw_value(self._raw_value + jnp.asarray(n, jnp.uint32))
+
+    def add_on_host(self, n: int) -> None:
+        """Count `n` more in an eager call: `add` without the two checks of the trace level."""
+        total = (int(self._raw_value) + n) & 0xFFFFFFFF
+        object.__setattr__(self, "_raw_value", np.uint32(total))
 
 
 class BaseKey(nnx.Variable):
@@ -75,7 +89,11 @@ class OperatorModule(DataraxModule):
             self.base_key = nnx.data(BaseKey(random.threefry_data(self._stream_key())))
 
     def _config_changed(self, *, rngs_given: bool) -> None:
-        if rngs_given or self.config.stochastic != self.stochastic or self.config.stream_name != self.stream_name:
+        if (
+            rngs_given
+            or self.config.stochastic != self.stochastic
+            or self.config.stream_name != self.stream_name
+        ):
             self._adopt_stream()
 
     def _stream_key(self) -> Array:
@@ -162,7 +180,8 @@ class OperatorModule(DataraxModule):
                 f"{type(self).__name__} takes a Batch, got {type(batch).__name__}: wrap a dict of "
                 "arrays as Batch.from_parts(data), stack records with Batch.from_elements(elements)"
             )
-        if not dispatch.is_eager():
+        eager = dispatch.is_eager()
+        if not eager:
             out = self._run(batch, stats)
         elif self.batch_stats_fn is None or stats is not None or not batch.batch_size:
             out = dispatch.call(self, batch, stats, OperatorModule._run)
@@ -170,11 +189,13 @@ class OperatorModule(DataraxModule):
             out = dispatch.call(
                 self, batch, None, OperatorModule._run, OperatorModule._call_statistics
             )
-        self._count(batch)
+        self._count(batch, eager=eager)
         return out
 
     def apply_batch(self, batch: Batch, stats: dict[str, Any] | None = None) -> Batch:
-        """Process a batch by mapping `apply` over its records. Operators that relate rows override it.
+        """Process a batch by mapping `apply` over its records.
+
+        Operators that relate rows override it, and nothing else.
 
         Args:
           batch: the records.
@@ -229,9 +250,9 @@ class OperatorModule(DataraxModule):
             return random.threefry_key(random.threefry_data(self._stream_key()))
         except flax.errors.TraceContextError as error:
             raise ValueError(
-                f"{type(self).__name__} draws from stream {self.config.stream_name!r}, which cannot "
-                "advance inside a plain jax transform: it would draw the same numbers at every "
-                "call. Give the batch a record_index, or pass the operator through nnx.jit"
+                f"{type(self).__name__} draws from stream {self.config.stream_name!r}, which "
+                "cannot advance inside a plain jax transform: it would draw the same numbers at "
+                "every call. Give the batch a record_index, or use nnx.jit on the operator"
             ) from error
 
     def _check_drawn(self, params: Any, size: int) -> None:
@@ -274,9 +295,8 @@ class OperatorModule(DataraxModule):
         clean = masks.zero_skipped(batch, rows)
         out = self.apply_batch(clean, stats)
         if not isinstance(out, Batch):
-            raise TypeError(
-                f"apply_batch of {type(self).__name__} must return a Batch, got {type(out).__name__}"
-            )
+            kind = type(self).__name__
+            raise TypeError(f"apply_batch of {kind} must return a Batch, got {type(out).__name__}")
         return masks.finish(batch, clean, out, rows)
 
     def check_batch(self, batch: Batch) -> None:
@@ -310,22 +330,19 @@ class OperatorModule(DataraxModule):
 
         return jax.eval_shape(run, state, batch)
 
-    def _count(self, batch: Batch) -> None:
+    def _count(self, batch: Batch, *, eager: bool) -> None:
         rows = batch.masks(*self.required_fields)
         size = batch.batch_size
-        try:
-            if not rows:
-                applied = self.applied_count
-                applied.set_raw_value(applied.get_raw_value() + np.uint32(size))
-                return
-            processed = dispatch.count_rows(rows)
-            for counter, n in (
-                (self.applied_count, processed),
-                (self.skipped_count, np.uint32(size) - processed),
-            ):
-                counter.set_raw_value(counter.get_raw_value() + n)
-        except flax.errors.TraceContextError:
-            return  # a plain jax transform: nothing is counted
+        processed = dispatch.count_rows(rows) if rows else size
+        if eager and isinstance(processed, int):
+            self.applied_count.add_on_host(processed)
+            if processed != size:
+                self.skipped_count.add_on_host(size - processed)
+            return
+        with contextlib.suppress(flax.errors.TraceContextError):  # a plain jax transform
+            self.applied_count.add(processed)
+            if rows:
+                self.skipped_count.add(jnp.uint32(size) - processed)
 
     def get_operation_stats(self) -> dict[str, int]:
         """The counters as Python ints; for use outside of compiled functions."""

@@ -39,7 +39,7 @@ def record_spec(spec: Any) -> Any:
 def keep_equal(before: Any, after: Any) -> Any:
     """`after`, with the leaf of `before` wherever the device would hold both alike."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(before)
-    known = {path: leaf for path, leaf in leaves}
+    known = dict(leaves)
 
     def pick(path: Any, s: jax.ShapeDtypeStruct) -> Any:
         return known[path] if path in known and spec_of(known[path]) == s else s

@@ -103,7 +103,9 @@ def test_bad_file_says_what_and_where(tmp_path, text, said):
 
 
 def test_unknown_data_set_lists_the_choices(tmp_path):
-    with pytest.raises(ValueError, match=r"'glyhps': did you mean 'glyphs'\? \(data sets: glyphs"):
+    with pytest.raises(
+        ValueError, match=r"'glyhps': did you mean 'glyphs'\? \(or give .*data sets: glyphs"
+    ):
         load_config("glyhps")
     plain = tmp_path / "settings"
     plain.write_text("seed = 1")

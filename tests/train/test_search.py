@@ -53,6 +53,7 @@ def test_picture_finds_its_name_first(run, tmp_path):
         ({"text": "a", "image": np.zeros((2, 2))}, "expected either text or image"),
         ({"text": " \n"}, "got no text"),
         ({"text": "ä" * 45}, "at most 88 bytes"),
+        ({"text": "\udcff"}, "in UTF-8"),
         ({"text": "a", "top": 0}, "top: expected at least 1, got 0"),
     ],
 )

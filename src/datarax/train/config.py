@@ -15,6 +15,7 @@ from datarax.train.settings import (
 )
 
 DATA_SETS = ("glyphs",)
+SPLITS = ("train", "validation", "test")
 CONFIG_FILE = "config.toml"
 _HEADER = "# The configuration of a datarax run: `datarax train` on this file repeats it.\n"
 
@@ -65,10 +66,9 @@ def read_settings(source: str | Path) -> dict[str, Any]:
         return {"data": str(source)}
     path = Path(source)
     if path.suffix != ".toml" and not path.exists():
-        advice = suggestion(str(source), DATA_SETS)
         raise ValueError(
-            f"unknown data set {str(source)!r}: {advice} "
-            f"(data sets: {', '.join(DATA_SETS)}; or give a .toml file)"
+            f"unknown data set {str(source)!r}: {suggestion(str(source), DATA_SETS)} "
+            f"(or give a .toml file; data sets: {', '.join(DATA_SETS)})"
         )
     if path.suffix != ".toml" and path.is_file():
         raise ValueError(f"{path}: expected a data set ({', '.join(DATA_SETS)}) or a .toml file")

@@ -52,9 +52,11 @@ def search(
         raise ValueError("expected either text or image")
     if top < 1:
         raise ValueError(f"top: expected at least 1, got {top}")
+    if text is not None:
+        name = query_name(text)
     found = characters(run, "all")
     if text is not None:
-        query = run.embed("name", _encoded(text)[None])
+        query = run.embed("name", name[None])
         scores = (query @ run.embed("image", found.images).T)[0]
     else:
         assert image is not None
@@ -98,10 +100,19 @@ def draw_hits(hits: Sequence[Hit], path: Path) -> Path:
     return write_file(path, content.getvalue())
 
 
-def _encoded(text: str) -> np.ndarray:
+def query_name(text: str) -> np.ndarray:
+    """A description as the data set encodes names: uint8 [88].
+
+    Raises:
+      ValueError: if it is empty or too long.
+    """
     stripped = " ".join(text.split())
     if not stripped:
         raise ValueError("expected a description such as 'greek small letter alpha', got no text")
-    if len(stripped.lower().encode()) > NAME_BYTES:
+    try:
+        size = len(stripped.lower().encode())
+    except UnicodeEncodeError as error:
+        raise ValueError(f"expected a description in UTF-8, got {stripped!r}") from error
+    if size > NAME_BYTES:
         raise ValueError(f"expected a description of at most {NAME_BYTES} bytes, got a longer one")
     return encode_name(stripped)

@@ -1,0 +1,184 @@
+"""The commands: each checks its arguments, then imports what is slow to import and calls it."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from datarax.cli.run_directory import check_out, check_resumed, check_run, delete_run
+from datarax.train.config import SPLITS, TrainConfig, load_config, read_settings
+from datarax.train.settings import parse_assignment, settings_from, suggestion
+
+app = typer.Typer(
+    name="datarax",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    suggest_commands=False,  # `errors` does, and lists them where none is close
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A directory that `train` made.")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"datarax {version('datarax')}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def datarax(
+    context: typer.Context,
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Train on multi-modal records, and search what was learned.
+
+    Start with: datarax train glyphs --out runs/glyphs
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def train(
+    data: Annotated[
+        str, typer.Argument(metavar="DATA_OR_TOML", help="`glyphs`, or a TOML file of settings.")
+    ],
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the run is written.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in DIR.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete the run in DIR first.")
+    ] = False,
+    seed: Annotated[str | None, typer.Option(metavar="N", help="The same as --set seed=N.")] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Train on a data set, evaluate, and write a report."""
+    assignments = [*(assignments or []), *([] if seed is None else [f"seed={seed}"])]
+    overrides = _overrides(assignments)
+    config = load_config(data, overrides)
+    check_out(out, resume=resume, overwrite=overwrite)
+    if resume:
+        config = check_resumed(read_settings(data) | settings_from(overrides, TrainConfig), out)
+
+    from datarax.cli.table import result_table
+    from datarax.train import train as train_run
+    from datarax.train.report import write_report
+
+    if overwrite and out.exists():
+        delete_run(out)
+    try:
+        run = train_run(config, out, resume=resume)
+    except KeyboardInterrupt:
+        typer.echo(f"datarax: interrupted; go on with {_again(data, out)}", err=True)
+        raise typer.Exit(130) from None
+    typer.echo(result_table(run.evaluation))
+    typer.echo(f"report: {write_report(run)}")
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    *,
+    split: Annotated[
+        str, typer.Option(help="Of which records: train, validation or test.")
+    ] = "test",
+    debug: Debug = False,
+) -> None:
+    """Measure retrieval, beside chance and ridge regression."""
+    check_run(run)
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}: {suggestion(split, SPLITS)}")
+
+    from datarax.cli.table import result_table
+    from datarax.train import evaluate as evaluate_run
+    from datarax.train import load_run
+
+    typer.echo(result_table(evaluate_run(load_run(run), split=split)))
+
+
+@app.command()
+def search(
+    run: Run,
+    text: Annotated[
+        str | None, typer.Argument(metavar="[TEXT]", help="What the character is called.")
+    ] = None,
+    *,
+    image: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A picture of a character, instead of TEXT.")
+    ] = None,
+    top: Annotated[int, typer.Option(metavar="K", min=1, max=100, help="How many to show.")] = 10,
+    picture: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where the picture goes.  [default: RUN/search.png]"),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Find characters by a description or a picture."""
+    check_run(run)
+    query = _query(text, image)
+
+    from datarax.cli.table import hit_table
+    from datarax.train import load_run
+    from datarax.train.search import draw_hits
+    from datarax.train.search import search as search_run
+
+    hits = search_run(load_run(run), **query, top=top)
+    typer.echo(hit_table(hits))
+    typer.echo(f"picture: {draw_hits(hits, picture or run / 'search.png')}")
+
+
+@app.command()
+def report(run: Run, *, debug: Debug = False) -> None:
+    """Write RUN/report.html again.
+
+    It is one file that needs nothing else.
+    """
+    check_run(run)
+
+    from datarax.train import load_run
+    from datarax.train.report import write_report
+
+    typer.echo(f"report: {write_report(load_run(run))}")
+
+
+def _overrides(assignments: list[str]) -> dict[str, Any]:
+    pairs = [parse_assignment(text, TrainConfig) for text in assignments]
+    overrides = dict(pairs)
+    if len(overrides) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"{twice} is set twice: give it once")
+    return overrides
+
+
+def _query(text: str | None, image: Path | None) -> dict[str, Any]:
+    if (text is None) == (image is None):
+        raise ValueError("give either TEXT or --image FILE, and not both")
+    if image is not None:
+        from datarax.train.query_image import read_image
+
+        return {"image": read_image(image)}
+    from datarax.train.search import query_name
+
+    query_name(text or "")  # refuses what cannot be a query, before the run is loaded
+    return {"text": text}
+
+
+def _again(data: str, out: Path) -> str:
+    import shlex
+
+    return f"`{shlex.join(['datarax', 'train', data, '--out', str(out), '--resume'])}`"

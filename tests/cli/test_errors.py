@@ -1,0 +1,110 @@
+import errno
+import os
+
+import numpy as np
+import pytest
+
+from datarax.cli.errors import bug_message, user_message
+from datarax.cli.run_directory import check_out, delete_run
+from datarax.train.config import TrainConfig, dump_config
+
+
+def caught(call):
+    try:
+        call()
+    except Exception as error:
+        return error
+    raise AssertionError("it did not raise")
+
+
+def os_error(number):
+    def fail():
+        raise OSError(number, os.strerror(number), "runs/a")
+
+    return caught(fail)
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "runs/a: no space left on device; free some space and run it again"),
+        (errno.EACCES, "runs/a: permission denied; check its permissions, or choose another place"),
+        (errno.EROFS, "runs/a: read-only file system; choose a place that can be written to"),
+        (errno.EIO, "runs/a: input/output error"),
+    ],
+)
+def test_system_errors(number, said):
+    assert user_message(os_error(number)) == said
+
+
+def test_an_error_without_number_is_told_as_it_is():
+    assert user_message(OSError("the file\nis cut")) == "the file is cut"
+
+
+def test_what_our_code_raises_on_purpose_is_the_users():
+    error = caught(lambda: TrainConfig(epochs=0))
+    assert user_message(error) == "epochs: expected a whole number at least 1, got 0"
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [
+        lambda: np.zeros((2, 3)).reshape(7),
+        lambda: {}["absent"],
+        lambda: int("x"),
+        lambda: 1 / 0,
+        lambda: check_out("not a Path", resume=True, overwrite=False),
+    ],
+    ids=["numpy", "lookup", "builtin", "arithmetic", "attribute"],
+)
+def test_a_bug_is_not_disguised(bug):
+    error = caught(bug)
+    assert user_message(error) is None
+    assert "this is a bug in datarax: " in bug_message(error)
+    assert "--debug" in bug_message(error)
+    assert "\n" not in bug_message(error)
+
+
+def test_a_value_error_of_another_package_below_ours_is_a_bug():
+    # Without `raise` at the innermost frame: unpacking in our own code.
+    error = caught(lambda: delete_run.__class__(*[1, 2, 3]))
+    assert user_message(error) is None
+
+
+def run_in(path):
+    (path / "checkpoints" / "3").mkdir(parents=True)
+    (path / "checkpoints" / "3" / "weights").write_text("w")
+    (path / "config.toml").write_text(dump_config(TrainConfig()))
+    (path / "report.html").write_text("r")
+    return path
+
+
+def test_overwriting_deletes_a_run_and_nothing_a_link_leads_to(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("p")
+    run = run_in(tmp_path / "run")
+    (run / "evaluation.json").symlink_to(outside / "precious")
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "config.toml").write_text(dump_config(TrainConfig()))
+    (linked / "checkpoints").symlink_to(outside)
+    for path in (run, linked):
+        check_out(path, resume=False, overwrite=True)
+        delete_run(path)
+        assert list(path.iterdir()) == []
+    assert (outside / "precious").read_text() == "p"
+
+
+def test_a_new_or_empty_directory_is_free(tmp_path):
+    check_out(tmp_path, resume=False, overwrite=False)
+    check_out(tmp_path / "a" / "b", resume=False, overwrite=False)
+    check_out(tmp_path / "a" / "b", resume=False, overwrite=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write anywhere")
+def test_an_unwritable_directory(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError):
+        check_out(tmp_path / "run", resume=False, overwrite=False)

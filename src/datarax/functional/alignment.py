@@ -77,7 +77,7 @@ def alignment_loss(
     Reference: Wang and Isola, 2020, arXiv:2005.10242, section 4.1.1.
 
     Example:
-      >>> alignment_loss(jnp.array([3.0, 0.0]), jnp.array([0.0, 4.0]), power=1)
+      >>> alignment_loss(jnp.array([3.0, 0.0]), jnp.array([0.0, 4.0]), power=1.0)
       Array(5., dtype=float32)
     """
     if not power > 0:

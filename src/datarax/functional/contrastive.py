@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Num, ScalarLike
 
 from datarax.functional.checks import (
@@ -289,8 +290,8 @@ def _logits(
     a: Array,
     b: Array,
     *,
-    logit_scale: ScalarLike,
-    logit_bias: ScalarLike | None,
+    logit_scale: ArrayLike,
+    logit_bias: ArrayLike | None,
     keep: Array,
     ids: Array | None,
 ) -> tuple[Array, Array, Array]:
@@ -307,7 +308,7 @@ def _logits(
     return logits, pairs, pairs & (ids[:, None] == ids[None, :])
 
 
-def _scalar(value: ScalarLike, like: Array, *, name: str) -> Array:
+def _scalar(value: ArrayLike, like: Array, *, name: str) -> Array:
     scalar = jnp.asarray(value, like.dtype)
     if scalar.ndim != 0:
         raise ValueError(f"{name} must be a scalar, got shape {scalar.shape}")

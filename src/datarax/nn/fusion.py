@@ -4,7 +4,7 @@ All are called with a sequence of arrays [..., d_m], in the order of the widths,
 each, bool [...]. A record of which nothing is there gives exactly 0, with gradient 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jax.numpy as jnp
 from flax import nnx
@@ -91,7 +91,7 @@ class WeightedSumFusion(nnx.Module):
                     f"out_features={out_features} needs rngs and every width, "
                     f"got rngs={rngs} and in_features={self.in_features}"
                 )
-            self.projections = _projections(known, out_features, rngs)
+            self.projections = nnx.List(_linears(known, out_features, rngs))
 
     def __call__(
         self, inputs: Inputs, presence: Sequence[Array] | None = None
@@ -124,7 +124,7 @@ class AttentionFusion(nnx.Module):
 
     def __init__(self, in_features: Sequence[int], out_features: int, *, rngs: nnx.Rngs) -> None:
         self.in_features = _widths(in_features)
-        self.projections = _projections(self.in_features, out_features, rngs)
+        self.projections = nnx.List(_linears(self.in_features, out_features, rngs))
         self.score = Linear(out_features, 1, use_bias=False, rngs=rngs)
         self.offsets = nnx.Param(jnp.zeros(len(self.in_features), jnp.float32))
 
@@ -168,7 +168,7 @@ class GatedFusion(nnx.Module):
         self.in_features = _widths(in_features)
         self.out_features = out_features
         self.gate = gate
-        self.projections = _projections(self.in_features, out_features, rngs)
+        self.projections = nnx.List(_linears(self.in_features, out_features, rngs))
         width = len(self.in_features) * out_features
         self.gates = Linear(sum(self.in_features), width, rngs=rngs)
 
@@ -188,12 +188,12 @@ def _widths(in_features: Sequence[int]) -> tuple[int, ...]:
     return tuple(in_features)
 
 
-def _projections(in_features: Sequence[int], out_features: int, rngs: nnx.Rngs) -> nnx.List:
-    return nnx.List([Linear(width, out_features, rngs=rngs) for width in in_features])
+def _linears(in_features: Sequence[int], out_features: int, rngs: nnx.Rngs) -> list[Linear]:
+    return [Linear(width, out_features, rngs=rngs) for width in in_features]
 
 
 def _project(
-    projections: nnx.List, inputs: Inputs, presence: Sequence[Array] | None
+    projections: Iterable[Linear], inputs: Inputs, presence: Sequence[Array] | None
 ) -> list[Array]:
     """Each modality through its map, absent ones zeroed before it: NaN would reach the kernel."""
     if presence is not None:

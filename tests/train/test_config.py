@@ -135,7 +135,7 @@ def test_bad_override_and_constructor(tmp_path):
         ("label='3'", ("label", "3")),
         ("label=", ("label", "")),
         ("label=a=b", ("label", "a=b")),
-        ("label=a\nseed = 1", ("label", "a\nseed = 1")),
+        ("count=1\nlabel='x'", ("count", "1\nlabel='x'")),
         ("flag=true", ("flag", True)),
         ("sizes=1,2", ("sizes", [1, 2])),
         ("sizes=[1, 2]", ("sizes", [1, 2])),

@@ -135,18 +135,24 @@ class GlyphsSource(DataSourceModule):
     Args:
       split: which characters, in the order of their code points. 70 % train, 10 % validation, 20 %
         test; characters drawn alike are never in different splits.
+      limit: only so many of them, spread evenly; `None` is all.
 
     Raises:
-      ValueError: for an unknown split.
+      ValueError: for an unknown split, or a limit below 1.
       OSError: as `load_glyphs`.
     """
 
-    def __init__(self, split: Split = "train") -> None:
+    def __init__(self, split: Split = "train", *, limit: int | None = None) -> None:
         super().__init__(DataraxModuleConfig())
         if split not in get_args(Split):
             raise ValueError(f"split must be one of {get_args(Split)}, got {split!r}")
         arrays = load_glyphs()
-        rows = np.ones(len(arrays["code"]), bool) if split == "all" else split_of(arrays) == split
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit must be at least 1, got {limit}")
+        wanted = split_of(arrays) == split
+        rows = np.flatnonzero(wanted | (split == "all"))
+        if limit is not None and limit < len(rows):
+            rows = rows[np.arange(limit) * len(rows) // limit]
         arrays = {name: column[rows] for name, column in arrays.items()}
         characters = [chr(code) for code in arrays["code"]]
         self.split = split

@@ -32,21 +32,29 @@ class TrainConfig:
     seed: int = setting(
         0, at_least=0, at_most=2**32 - 1, help="of order, initial values and dropout"
     )
-    epochs: int = setting(30, at_least=1, help="passes over the training records")
+    epochs: int = setting(40, at_least=1, help="passes over the training records")
     batch_size: int = setting(256, at_least=2, help="records a step; its pairs are the negatives")
     learning_rate: float = setting(2e-3, above=0, help="at the end of warm-up; then a cosine to 0")
-    weight_decay: float = setting(0.05, at_least=0, help="of AdamW")
+    weight_decay: float = setting(0.1, at_least=0, help="of AdamW, on matrices only")
     warmup_steps: int = setting(50, at_least=0, help="steps of linear warm-up")
-    embedding_size: int = setting(256, at_least=1, help="width of the shared space")
+    embedding_size: int = setting(128, at_least=1, help="width of the shared space")
+    dropout: float = setting(0.1, at_least=0, below=1, help="rate in the encoders")
     modality_dropout: float = setting(
-        0.2, at_least=0, below=1, help="chance that a record's image or outline is hidden"
+        0.1, at_least=0, below=1, help="chance that a field of a record is hidden"
+    )
+    face_rate: float = setting(
+        0.5, at_least=0, at_most=1, help="chance that a picture comes from another face"
     )
     towers: tuple[str, ...] = setting(
         ("image", "outline", "name"),
         choices=("image", "outline", "name"),
         help="the fields that are embedded",
     )
-    eval_every: int = setting(5, at_least=1, help="epochs between validations")
+    limit: int | None = setting(
+        None, at_least=2, help="records of each split, for a quick try; all of them if left out"
+    )
+    log_every: int = setting(5, at_least=1, help="steps between lines of metrics.jsonl")
+    eval_every: int = setting(5, at_least=1, help="epochs between validations and checkpoints")
 
     def __post_init__(self) -> None:
         """Rejects what `check_settings` does, and a repeated or lonely tower."""

@@ -1,0 +1,128 @@
+"""Retrieval between the fields of records that the model never saw, beside chance and ridge."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from itertools import combinations
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from datarax.functional.alignment import modality_gap
+from datarax.train.baseline import Held, Ridge, features
+from datarax.train.retrieval import (
+    chance_recalls,
+    content_groups,
+    relevant_targets,
+    retrieval_metrics,
+)
+
+PARTS = {"fused": ("image", "outline")}
+DIRECTIONS = (
+    ("image", "name"),
+    ("name", "image"),
+    ("outline", "name"),
+    ("name", "outline"),
+    ("image", "outline"),
+    ("outline", "image"),
+    ("fused", "name"),
+    ("name", "fused"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Records by field: values, ridge features or embeddings [n, ...], and content groups [n]."""
+
+    columns: Mapping[str, np.ndarray]
+    groups: Mapping[str, np.ndarray]
+
+    def relevant(self, query: str, target: str) -> np.ndarray:
+        """Which target answers which query: bool [n, n]."""
+        return relevant_targets(self.groups[query], self.groups[target])
+
+    def replace(self, columns: Mapping[str, np.ndarray]) -> "Table":
+        """Other columns of the same records."""
+        return Table(columns, self.groups)
+
+
+def directions(fields: Iterable[str]) -> list[tuple[str, str]]:
+    """The (query, target) pairs that can be evaluated between some fields."""
+    there = set(fields)
+    there |= {name for name, parts in PARTS.items() if there >= set(parts)}
+    return [pair for pair in DIRECTIONS if there >= set(pair)]
+
+
+def raw_table(source: Any, fields: Iterable[str]) -> Table:
+    """The records of a columnar source that have all the fields, with their content groups."""
+    batch = source.take(np.arange(len(source)))
+    fields = tuple(fields)
+    rows = batch.where(*fields)
+    rows = np.ones(len(source), bool) if rows is None else np.asarray(rows)
+    columns = {name: np.asarray(batch[name])[rows] for name in fields}
+    groups = {name: content_groups(column) for name, column in columns.items()}
+    for name, parts in PARTS.items():
+        if set(columns) >= set(parts):
+            groups[name] = content_groups(*(columns[part] for part in parts))
+    return Table(columns, groups)
+
+
+def embedded(table: Table, embed: Callable[[str, np.ndarray], np.ndarray]) -> Table:
+    """The unit embeddings of every field, and of the fused ones: the direction of their mean."""
+    columns = {name: embed(name, column) for name, column in table.columns.items()}
+    for name, parts in PARTS.items():
+        if set(columns) >= set(parts):
+            total = np.sum([columns[part] for part in parts], axis=0)
+            norm = np.linalg.norm(total, axis=1, keepdims=True)
+            columns[name] = total / np.maximum(norm, 1e-12)
+    return table.replace(columns)
+
+
+def retrieval_rows(table: Table, pairs: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
+    """A row of metrics for each (query, target), from embeddings."""
+    rows = []
+    for query, target in pairs:
+        scores = table.columns[query] @ table.columns[target].T
+        metrics = retrieval_metrics(scores, table.relevant(query, target))
+        rows.append({"query": query, "target": target, "records": len(scores), **metrics})
+    return rows
+
+
+def baseline_rows(
+    pairs: Iterable[tuple[str, str]], *, train: Table, validation: Table, test: Table
+) -> list[dict[str, float]]:
+    """Chance and ridge recalls for each (query, target), from raw values."""
+    train, validation, test = (_featured(table) for table in (train, validation, test))
+    fitted: dict[str, Ridge] = {}
+    rows = []
+    for query, target in pairs:
+        if query not in fitted:
+            fitted[query] = Ridge.fit(train.columns[query])
+        held = [
+            Held(part.columns[query], part.columns[target], part.relevant(query, target))
+            for part in (validation, test)
+        ]
+        ridge = fitted[query].recalls(train.columns[target], validation=held[0], test=held[1])
+        chance = chance_recalls(held[1].relevant)
+        rows.append(
+            {f"chance_{name}": value for name, value in chance.items()}
+            | {f"ridge_{name}": value for name, value in ridge.items()}
+        )
+    return rows
+
+
+def modality_gaps(table: Table, fields: Iterable[str]) -> dict[str, float]:
+    """The distance of the centroids of each two fields' embeddings, by "image-name"."""
+    names = sorted(fields)
+    columns = {name: jnp.asarray(table.columns[name]) for name in names}
+    return {
+        f"{a}-{b}": float(modality_gap(columns[a], columns[b])) for a, b in combinations(names, 2)
+    }
+
+
+def _featured(table: Table) -> Table:
+    columns = {name: features(name, column) for name, column in table.columns.items()}
+    for name, parts in PARTS.items():
+        if set(columns) >= set(parts):
+            columns[name] = np.concatenate([columns[part] for part in parts], axis=1)
+    return table.replace(columns)

@@ -1,0 +1,238 @@
+"""Training: from a configuration to a run directory, interruptible at every step."""
+
+import functools
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+from tqdm import tqdm
+
+from datarax.core.element_batch import Batch
+from datarax.pipeline.loader import Loader
+from datarax.train.checkpoints import Checkpoints
+from datarax.train.config import TrainConfig
+from datarax.train.evaluation import directions, embedded, raw_table, retrieval_rows
+from datarax.train.interrupt import Interrupt
+from datarax.train.metrics_log import append_line, cut_after
+from datarax.train.model import build
+from datarax.train.run import (
+    Run,
+    embed_rows,
+    evaluate,
+    load_run,
+    open_source,
+    split_params,
+    write_evaluation,
+)
+from datarax.train.run_directory import CHECKPOINTS, METRICS_FILE, TIMINGS_FILE, prepare
+
+
+def train(
+    config: TrainConfig, out: str | Path, *, resume: bool = False, overwrite: bool = False
+) -> Run:
+    """Train on a data set, evaluate on its test split, and leave a run directory.
+
+    The same configuration gives the same `metrics.jsonl` on the same machine, interrupted and
+    resumed or not. Ctrl-C ends the step at hand, keeps it, and raises KeyboardInterrupt.
+
+    Args:
+      config: what to train.
+      out: the run directory; made if it does not exist.
+      resume: go on with the run in `out`, which must have been started with the same `config`.
+      overwrite: delete the run in `out` first.
+
+    Raises:
+      FileExistsError: if `out` is in use and neither `resume` nor `overwrite` is set.
+      ValueError: if both are, or if the run in `out` was started with another configuration.
+      OSError: if a file cannot be written.
+      KeyboardInterrupt: after Ctrl-C; the message says how to go on.
+    """
+    out = Path(out)
+    prepare(out, config, resume=resume, overwrite=overwrite)
+    trainer = Trainer(config, out)
+    with Checkpoints(out / CHECKPOINTS, create=True) as checkpoints, Interrupt() as interrupt:
+        trainer.restore(checkpoints)
+        trainer.run(checkpoints, interrupt)
+    run = load_run(out)
+    write_evaluation(out, evaluate(run))
+    return load_run(out)
+
+
+class TrainState(NamedTuple):
+    """What an update changes: parameters in a plain dict, and the state of the optimizer."""
+
+    params: Any
+    optimizer: Any
+
+
+class Trainer:
+    """The state of a training run between two steps.
+
+    Args:
+      config: what to train.
+      out: the run directory, where the metrics go.
+    """
+
+    def __init__(self, config: TrainConfig, out: Path) -> None:
+        self.config = config
+        self.out = out
+        self.loader = Loader(
+            open_source(config, "train"),
+            batch_size=config.batch_size,
+            seed=config.seed,
+            drop_remainder=True,
+        )
+        self.total = config.epochs * self.loader.batches_per_epoch
+        self.validation = raw_table(open_source(config, "validation"), config.towers)
+        self.schedule = learning_rate(config, self.total)
+        self.graph, params, self.rest = split_params(build(config))
+        self.state = TrainState(params, make_optimizer(config, self.total).init(params))
+        self.step = 0
+        self.best = -1.0
+
+    def restore(self, checkpoints: Checkpoints) -> None:
+        """Go back to the last checkpoint, if there is one, and drop what was written after it."""
+        if checkpoints.step("last") is not None:
+            kept = checkpoints.restore("last", **self.state._asdict())
+            self.state = TrainState(kept["params"], kept["optimizer"])
+            self.step, self.best = kept["progress"]["step"], kept["progress"]["best"]
+            self.loader.restore(kept["progress"]["loader"])
+        for name in (METRICS_FILE, TIMINGS_FILE):
+            cut_after(self.out / name, self.step)
+
+    def run(self, checkpoints: Checkpoints, interrupt: Interrupt) -> None:
+        """Take the steps that are left.
+
+        Raises:
+          KeyboardInterrupt: if asked to stop, after the step at hand is kept.
+        """
+        every = self.config.eval_every * self.loader.batches_per_epoch
+        started, first = time.perf_counter(), self.step
+        with tqdm(
+            total=self.total, initial=first, unit="step", disable=None, dynamic_ncols=True
+        ) as bar:
+            while self.step < self.total:
+                metrics = self.take_step()
+                if self.step % self.config.log_every == 0 or self.step == self.total:
+                    rate = self.log(metrics, first, time.perf_counter() - started)
+                    bar.set_postfix(
+                        loss=f"{float(metrics['loss']):.3f}",
+                        temperature=f"{float(metrics['temperature']):.4f}",
+                        records=f"{rate:.0f}/s",
+                    )
+                bar.update()
+                if self.step % every == 0 or self.step == self.total:
+                    self.validate(checkpoints)
+                    self.save(checkpoints, "last")
+                if interrupt.requested:
+                    self.save(checkpoints, "last")
+                    raise KeyboardInterrupt(f"stopped at step {self.step}; --resume goes on")
+
+    def take_step(self) -> dict[str, jax.Array]:
+        """One batch, one update."""
+        batch = next(self.loader).replace(metadata=None)
+        self.state, metrics = train_step(
+            self.state,
+            self.rest,
+            batch,
+            step=np.uint32(self.step),
+            graph=self.graph,
+            config=self.config,
+            total=self.total,
+        )
+        self.step += 1
+        return metrics
+
+    def log(self, metrics: dict[str, jax.Array], first: int, seconds: float) -> float:
+        """Write a line of metrics and one of timings; the records per second since `first`."""
+        record = {
+            "kind": "train",
+            "step": self.step,
+            "epoch": (self.step - 1) // self.loader.batches_per_epoch,
+            **{name: float(value) for name, value in metrics.items()},
+            "learning_rate": float(self.schedule(self.step - 1)),
+        }
+        append_line(self.out / METRICS_FILE, record)
+        rate = (self.step - first) * self.config.batch_size / seconds
+        timing = {"step": self.step, "seconds": seconds, "records_per_second": rate}
+        append_line(self.out / TIMINGS_FILE, timing)
+        return rate
+
+    def validate(self, checkpoints: Checkpoints) -> None:
+        """Write a line of validation metrics, and keep the model if it is the best so far.
+
+        The metrics are means over both directions between pictures and names (between the first
+        two towers, if one of these is not among them); the best has the highest `mrr`.
+        """
+        model = nnx.merge(self.graph, self.state.params, self.rest)
+        table = embedded(self.validation, functools.partial(embed_rows, model))
+        pairs = directions(self.config.towers)
+        headline = {"image", "name"} if ("image", "name") in pairs else set(self.config.towers[:2])
+        rows = retrieval_rows(table, [pair for pair in pairs if set(pair) == headline])
+        names = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr", "median_rank")
+        means = {name: float(np.mean([row[name] for row in rows])) for name in names}
+        epoch = (self.step - 1) // self.loader.batches_per_epoch
+        record = {"kind": "validation", "step": self.step, "epoch": epoch, **means}
+        append_line(self.out / METRICS_FILE, record)
+        if means["mrr"] > self.best:
+            self.best = means["mrr"]
+            self.save(checkpoints, "best")
+
+    def save(self, checkpoints: Checkpoints, kind: str) -> None:
+        """Keep this step."""
+        checkpoints.save(
+            kind,
+            self.step,
+            **self.state._asdict(),
+            progress={"step": self.step, "best": self.best, "loader": self.loader.state()},
+        )
+
+
+def learning_rate(config: TrainConfig, total: int) -> optax.Schedule:
+    """Linear warm-up to the peak, then a cosine to 0 at step `total`."""
+    warmup = min(config.warmup_steps, total - 1)
+    return optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, max(total, 1))
+
+
+@functools.lru_cache(maxsize=8)
+def make_optimizer(config: TrainConfig, total: int) -> optax.GradientTransformation:
+    """AdamW whose decay leaves biases, norms and the temperature alone."""
+    return optax.adamw(
+        learning_rate(config, total),
+        b2=0.98,
+        weight_decay=config.weight_decay,
+        mask=lambda params: jax.tree.map(lambda x: x.ndim > 1, params),
+    )
+
+
+@functools.partial(
+    jax.jit, static_argnames=("graph", "config", "total"), donate_argnames=("state",)
+)
+def train_step(
+    state: TrainState,
+    rest: Any,
+    batch: Batch,
+    *,
+    step: jax.Array,
+    graph: Any,
+    config: TrainConfig,
+    total: int,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """The state after one update, which takes the place of the one given, and metrics."""
+    rng_key = jax.random.fold_in(jax.random.key(config.seed), step)
+
+    def objective(params: Any) -> tuple[jax.Array, jax.Array]:
+        model = nnx.merge(graph, params, rest)
+        out = model(batch, rng_key=rng_key)
+        return out.mean("loss"), out.batch_state["loss"]["temperature"]
+
+    (loss, temperature), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
+    updates, moments = make_optimizer(config, total).update(
+        gradients, state.optimizer, state.params
+    )
+    metrics = {"loss": loss, "temperature": temperature}
+    return TrainState(optax.apply_updates(state.params, updates), moments), metrics

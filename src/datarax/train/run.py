@@ -1,0 +1,161 @@
+"""A run on disk: its files, its trained model, its evaluation."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from datarax.sources.glyphs import GlyphsSource, Split
+from datarax.train.checkpoints import Checkpoints
+from datarax.train.config import CONFIG_FILE, TrainConfig, load_config
+from datarax.train.evaluation import (
+    baseline_rows,
+    directions,
+    embedded,
+    modality_gaps,
+    raw_table,
+    retrieval_rows,
+)
+from datarax.train.files import write_file
+from datarax.train.model import Retriever, build
+from datarax.train.run_directory import CHECKPOINTS, EVALUATION_FILE
+
+EMBED_ROWS = 256
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """A trained run.
+
+    Attributes:
+      path: its directory.
+      config: what it was trained with.
+      model: the module, with the parameters that were best on validation.
+      step: the step that they are of.
+      evaluation: what `evaluate` gave after training; `None` if training did not get there.
+    """
+
+    path: Path
+    config: TrainConfig
+    model: Retriever
+    step: int
+    evaluation: dict[str, Any] | None = None
+
+    def embed(self, field: str, arrays: Any) -> np.ndarray:
+        """Unit vectors float32 [n, embedding_size] of a field's values, as the data set has them.
+
+        Raises:
+          KeyError: if the model has no tower for the field.
+        """
+        if field not in self.config.towers:
+            raise KeyError(f"no tower for {field!r}; the run has {list(self.config.towers)}")
+        return embed_rows(self.model, field, np.asarray(arrays))
+
+    def source(self, split: Split) -> GlyphsSource:
+        """The records of a split, or of `"all"`."""
+        return open_source(self.config, split)
+
+
+def open_source(config: TrainConfig, split: Split) -> GlyphsSource:
+    """The records of a split of a configuration's data set."""
+    return GlyphsSource(split, limit=config.limit)
+
+
+def embed_rows(model: Retriever, field: str, column: np.ndarray) -> np.ndarray:
+    """The embeddings of any number of rows, computed 256 at a time: float32 [n, d]."""
+    graph, state = nnx.split(model)
+    parts = []
+    for start in range(0, max(len(column), 1), EMBED_ROWS):
+        rows = column[start : start + EMBED_ROWS]
+        spare = np.zeros((EMBED_ROWS - len(rows), *rows.shape[1:]), rows.dtype)
+        full = np.concatenate([rows, spare])
+        parts.append(np.asarray(_embed(state, full, graph=graph, field=field))[: len(rows)])
+    return np.concatenate(parts)
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "field"))
+def _embed(state: nnx.State, column: jax.Array, *, graph: Any, field: str) -> jax.Array:
+    return nnx.merge(graph, state).embed(field, column)
+
+
+def load_run(path: str | Path) -> Run:
+    """The run at `path`, with the model that was best on validation.
+
+    Raises:
+      FileNotFoundError: if there is nothing at `path`, or the run has no checkpoint yet.
+      ValueError: if `path` is not a run directory.
+    """
+    path = Path(path)
+    if not (path / CONFIG_FILE).is_file():
+        if not path.exists():
+            raise FileNotFoundError(f"{path} does not exist: train a run there first")
+        raise ValueError(f"{path} is not a run directory: it has no {CONFIG_FILE}")
+    config = load_config(path / CONFIG_FILE)
+    model = build(config)
+    graph, params, rest = split_params(model)
+    with Checkpoints(path / CHECKPOINTS, create=False) as checkpoints:
+        restored = checkpoints.restore("best", params=params)
+    return Run(
+        path=path,
+        config=config,
+        model=nnx.merge(graph, restored["params"], rest),
+        step=restored["progress"]["step"],
+        evaluation=_read_evaluation(path / EVALUATION_FILE),
+    )
+
+
+def split_params(model: Retriever) -> tuple[Any, dict[str, Any], Any]:
+    """A model as its graph, its parameters in a plain dict, and all other state."""
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+    return graph, nnx.to_pure_dict(params), rest
+
+
+def _read_evaluation(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON: {error}; evaluate the run again") from error
+
+
+def evaluate(run: Run, split: Split = "test") -> dict[str, Any]:
+    """How well a run retrieves between the fields of a split, beside chance and ridge regression.
+
+    Every direction ranks all records of the split. Equal scores count as their expectation over
+    random order; records that are equal in the query or in the target share credit. The ridge is
+    fitted on the training split, with its penalty chosen on validation.
+
+    Returns:
+      `split`, `records`, `seed`, `step`, `retrieval` (one dict a direction), `modality_gap`,
+      `temperature`: plain values for JSON.
+    """
+    fields = run.config.towers
+    needed: tuple[Split, ...] = ("train", "validation", split)
+    raw = {name: raw_table(run.source(name), fields) for name in needed}
+    pairs = directions(fields)
+    table = embedded(raw[split], run.embed)
+    baselines = baseline_rows(
+        pairs, train=raw["train"], validation=raw["validation"], test=raw[split]
+    )
+    ours = retrieval_rows(table, pairs)
+    return {
+        "split": split,
+        "records": len(raw[split].columns[fields[0]]),
+        "seed": run.config.seed,
+        "step": run.step,
+        "retrieval": [row | other for row, other in zip(ours, baselines, strict=True)],
+        "modality_gap": modality_gaps(table, fields),
+        "temperature": run.model.temperature,
+    }
+
+
+def write_evaluation(path: Path, evaluation: Mapping[str, Any]) -> None:
+    """Write `evaluation.json`, whole or not at all."""
+    write_file(path / EVALUATION_FILE, (json.dumps(evaluation, indent=2) + "\n").encode())

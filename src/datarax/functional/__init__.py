@@ -28,6 +28,13 @@ from datarax.functional.masking import (
     safe_l2_norm,
     safe_l2_normalize,
 )
+from datarax.functional.retrieval import (
+    mean_rank,
+    mean_reciprocal_rank,
+    median_rank,
+    ranks,
+    recall_at_k,
+)
 from datarax.functional.similarity import (
     cosine_similarity,
     pairwise_cosine_similarity,
@@ -48,11 +55,16 @@ __all__ = [
     "masked_logsumexp",
     "masked_mean",
     "masked_softmax",
+    "mean_rank",
+    "mean_reciprocal_rank",
+    "median_rank",
     "modality_gap",
     "pairwise_cosine_similarity",
     "pairwise_dot_product",
     "pairwise_multimodal",
     "pairwise_squared_distance",
+    "ranks",
+    "recall_at_k",
     "safe_l2_norm",
     "safe_l2_normalize",
     "sigmoid_bias_init",

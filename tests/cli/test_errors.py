@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from datarax.cli.errors import bug_message, user_message
-from datarax.cli.run_directory import check_out, delete_run
-from datarax.train.config import TrainConfig, dump_config
+from datarax.cli.run_directory import check_out
+from datarax.train.config import TrainConfig
 from datarax.train.results import result_rows
 
 
@@ -65,31 +65,6 @@ def test_a_bug_is_not_disguised(bug):
     assert "this is a bug in datarax: " in bug_message(error)
     assert "--debug" in bug_message(error)
     assert "\n" not in bug_message(error)
-
-
-def run_in(path):
-    (path / "checkpoints" / "3").mkdir(parents=True)
-    (path / "checkpoints" / "3" / "weights").write_text("w")
-    (path / "config.toml").write_text(dump_config(TrainConfig()))
-    (path / "report.html").write_text("r")
-    return path
-
-
-def test_overwriting_deletes_a_run_and_nothing_a_link_leads_to(tmp_path):
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "precious").write_text("p")
-    run = run_in(tmp_path / "run")
-    (run / "evaluation.json").symlink_to(outside / "precious")
-    linked = tmp_path / "linked"
-    linked.mkdir()
-    (linked / "config.toml").write_text(dump_config(TrainConfig()))
-    (linked / "checkpoints").symlink_to(outside)
-    for path in (run, linked):
-        check_out(path, resume=False, overwrite=True)
-        delete_run(path)
-        assert list(path.iterdir()) == []
-    assert (outside / "precious").read_text() == "p"
 
 
 def test_a_new_or_empty_directory_is_free(tmp_path):

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from flax import nnx
 
 from datarax.core.element_batch import Element
 from datarax.sources.glyph_drawing import draw_all, encode_name
@@ -21,6 +22,7 @@ class FakeRun:
     names: list[str]
     images: np.ndarray
     config: TrainConfig
+    model: nnx.Module
 
     def source(self, split):
         assert split in ("train", "validation", "test", "all")
@@ -50,7 +52,8 @@ def _unit(rows):
 
 def make_run(path, names, images):
     path.mkdir(parents=True, exist_ok=True)
-    run = FakeRun(path, list(names), images, TrainConfig())
+    model = nnx.Linear(300, 40, rngs=nnx.Rngs(0))
+    run = FakeRun(path, list(names), images, TrainConfig(towers=("image", "name")), model)
     (path / "config.toml").write_text(dump_config(run.config), encoding="utf-8")
     (path / "evaluation.json").write_text(json.dumps(evaluation(len(names))), encoding="utf-8")
     steps = range(0, 600, 10)
@@ -97,12 +100,11 @@ def evaluation(records):
         "ridge_recall_at_1": 0.151,
         "ridge_recall_at_10": 0.39,
     }
-    pairs = [("image", "name"), ("name", "image"), ("image+outline", "name")]
+    pairs = [("image", "name"), ("name", "image"), ("fused", "name")]
     return {
         "split": "test",
         "records": records,
         "seed": 0,
-        "parameters": 812_345,
         "retrieval": [{"query": query, "target": target} | row for query, target in pairs],
         "modality_gap": {"image-name": 0.412, "outline-name": 0.387},
         "temperature": 0.043,

@@ -46,10 +46,25 @@ def written(tmp_path_factory):
 def test_it_holds_every_part(written):
     run, path, _, page = written
     assert path == run.path / "report.html"
-    headings = ("Retrieval", "Training", "From a name", "From a picture", "The shared space")
+    headings = (
+        "Retrieval",
+        "Training",
+        "From name to image",
+        "From image to name",
+        "The shared space",
+    )
     for part in (*headings, "Loss", "Temperature", "Learning rate", "Validation recall"):
         assert part in page.text
-    for fact in ("812,345", "0.451", "0.735", "0.151", "ridge regression", "chance", "0.412"):
+    for fact in (
+        "12,040",
+        "image+outline → name",
+        "0.451",
+        "0.735",
+        "0.151",
+        "ridge regression",
+        "chance",
+        "0.412",
+    ):
         assert fact in page.text
     assert page.count("svg") == 4 + 3
     assert "hit" in page.text
@@ -119,24 +134,25 @@ def test_a_run_without_logs_or_evaluation(tmp_path):
 
 def test_gallery_marks_right_answers_and_tells_the_rank_of_missed_ones(tmp_path):
     found = characters(letters(tmp_path / "run"), "test")
-    n = len(found.names)
+    n, right = len(found.names), found.is_right("name", "image")
     similarity = np.eye(n)
     similarity[3] = -np.arange(n) / n
     similarity[3, 3] = -2.0
-    (miss,) = gallery(similarity, found, kind="misses", count=4)
+    (miss,) = gallery(similarity, right, found, kind="misses", count=4)
     assert miss.name == found.names[3]
     assert [answer.name for answer in miss.answers] == [found.names[i] for i in (0, 1, 2, 4, 5)]
     assert miss.missed is not None
     assert (miss.missed.rank, miss.missed.name, miss.missed.is_right) == (n, found.names[3], True)
-    hits = gallery(similarity, found, kind="hits", count=4)
+    hits = gallery(similarity, right, found, kind="hits", count=4)
     assert [hit.name for hit in hits] == [found.names[i] for i in (0, 14, 26, n - 1)]
     assert all(hit.is_hit and hit.missed is None and hit.answers[0].score == 1 for hit in hits)
 
 
 def test_equal_names_share_credit(tmp_path):
     found = characters(letters(tmp_path / "run", ["same", "same"]), "test")
+    right = found.is_right("name", "image")
     similarity = np.eye(len(found.names))[[1, 0, *range(2, len(found.names))]]
-    assert gallery(similarity, found, kind="misses", count=4) == []
+    assert gallery(similarity, right, found, kind="misses", count=4) == []
 
 
 def test_sample_is_script_by_script():

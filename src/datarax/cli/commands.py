@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from datarax.cli.run_directory import check_out, check_resumed, check_run, delete_run
+from datarax.cli.run_directory import check_out, check_resumed, check_run
 from datarax.train.config import SPLITS, TrainConfig, load_config, read_settings
 from datarax.train.settings import parse_assignment, settings_from, suggestion
 
@@ -78,15 +78,14 @@ def train(
     from datarax.train import train as train_run
     from datarax.train.report import write_report
 
-    if overwrite and out.exists():
-        delete_run(out)
     try:
-        run = train_run(config, out, resume=resume)
+        run = train_run(config, out, resume=resume, overwrite=overwrite)
     except KeyboardInterrupt:
         typer.echo(f"datarax: interrupted; go on with {_again(data, out)}", err=True)
         raise typer.Exit(130) from None
-    typer.echo(result_table(run.evaluation))
-    typer.echo(f"report: {write_report(run)}")
+    path = write_report(run)
+    typer.echo(result_table(run.evaluation or {}))
+    typer.echo(f"report: {path}")
 
 
 @app.command()
@@ -100,14 +99,15 @@ def evaluate(
 ) -> None:
     """Measure retrieval, beside chance and ridge regression."""
     check_run(run)
-    if split not in SPLITS:
+    chosen = next((name for name in SPLITS if name == split), None)
+    if chosen is None:
         raise ValueError(f"unknown split {split!r}: {suggestion(split, SPLITS)}")
 
     from datarax.cli.table import result_table
     from datarax.train import evaluate as evaluate_run
     from datarax.train import load_run
 
-    typer.echo(result_table(evaluate_run(load_run(run), split=split)))
+    typer.echo(result_table(evaluate_run(load_run(run), split=chosen)))
 
 
 @app.command()

@@ -1,24 +1,12 @@
-"""What `--out` may be, and what of it `--overwrite` may delete. Nothing is created here."""
+"""What `--out` and RUN may be. Nothing is created or deleted here."""
 
 import errno
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 from datarax.train.config import CONFIG_FILE, TrainConfig, load_config
-
-RUN_ENTRIES = frozenset(
-    {
-        CONFIG_FILE,
-        "metrics.jsonl",
-        "timings.jsonl",
-        "evaluation.json",
-        "report.html",
-        "search.png",
-        "checkpoints",
-    }
-)
+from datarax.train.run_directory import MADE_LATER
 
 
 def check_run(path: Path) -> TrainConfig:
@@ -54,23 +42,13 @@ def check_out(path: Path, *, resume: bool, overwrite: bool) -> None:
         if not overwrite:
             raise ValueError(f"{path} is not empty: give --resume, --overwrite or another --out")
         check_run(path)
-        foreign = sorted(set(os.listdir(path)) - RUN_ENTRIES)
+        foreign = sorted(set(os.listdir(path)) - {CONFIG_FILE, *MADE_LATER})
         if foreign:
             raise ValueError(
                 f"{path} holds what no run writes ({', '.join(foreign[:3])}), so it is not "
                 f"overwritten: move it away or give another --out"
             )
     _check_writable(path)
-
-
-def delete_run(path: Path) -> None:
-    """Deletes the files of the run at `path` that `check_out` let pass; the directory stays."""
-    for name in [*sorted(RUN_ENTRIES - {CONFIG_FILE}), CONFIG_FILE]:
-        entry = path / name
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink(missing_ok=True)
 
 
 def check_resumed(settings: dict[str, Any], path: Path) -> TrainConfig:

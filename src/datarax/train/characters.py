@@ -2,11 +2,12 @@
 
 import dataclasses
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from flax import nnx
 
 from datarax.train.config import TrainConfig
 from datarax.train.retrieval import content_groups, relevant_targets
@@ -21,16 +22,19 @@ class TrainedRun(Protocol):
     @property
     def config(self) -> TrainConfig: ...  # noqa: D102
 
+    @property
+    def model(self) -> nnx.Module: ...  # noqa: D102
+
     def embed(self, field: str, arrays: Any) -> np.ndarray:
         """L2-normalised float32 [n, d]."""
 
-    def source(self, split: str) -> Sequence[Any]:
+    def source(self, split: Any) -> Iterable[Any]:
         """The records of a split, or of `"all"`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Characters:
-    """Records in order: `names` text [n], `images` uint8 [n, 32, 32], their raw `fields`."""
+    """Records: `names` text [n], `images` uint8 [n, 32, 32], and the raw `fields` [n, ...]."""
 
     names: tuple[str, ...]
     images: np.ndarray
@@ -41,18 +45,18 @@ class Characters:
         """The first word of each name: the script, for characters."""
         return tuple(name.split(" ", 1)[0] for name in self.names)
 
-    @property
-    def is_same(self) -> np.ndarray:
-        """Which pairs are right answers to each other, as the evaluation counts: bool [n, n]."""
-        groups = (content_groups(self.fields[name]) for name in ("name", "image"))
+    def is_right(self, query: str, target: str) -> np.ndarray:
+        """Which record's `target` answers which one's `query`, as evaluated: bool [n, n]."""
+        groups = (content_groups(self.fields[name]) for name in (query, target))
         return relevant_targets(*groups)
 
 
 def characters(run: TrainedRun, split: str) -> Characters:
-    """All records of `split` that have a name and an image."""
+    """The records of `split` that have a name, an image and whatever the run embeds."""
+    wanted = {"name", "image", *run.config.towers}
     rows = [record.data for record in run.source(split)]
-    rows = [row for row in rows if "name" in row and "image" in row]
-    fields = {name: np.stack([np.asarray(row[name]) for row in rows]) for name in ("name", "image")}
+    rows = [row for row in rows if wanted <= set(row)]
+    fields = {name: np.stack([np.asarray(row[name]) for row in rows]) for name in sorted(wanted)}
     return Characters(
         names=tuple(decode_name(name) for name in fields["name"]),
         images=fields["image"],

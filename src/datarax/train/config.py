@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from datarax.train.settings import (
     check_settings,
@@ -15,7 +15,7 @@ from datarax.train.settings import (
 )
 
 DATA_SETS = ("glyphs",)
-SPLITS = ("train", "validation", "test")
+SPLITS: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
 CONFIG_FILE = "config.toml"
 _HEADER = "# The configuration of a datarax run: `datarax train` on this file repeats it.\n"
 

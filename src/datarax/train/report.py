@@ -5,12 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import jinja2
 import numpy as np
+from flax import nnx
+from markupsafe import Markup
 
 from datarax.train.characters import Characters, TrainedRun, characters
 from datarax.train.files import write_file
-from datarax.train.report_gallery import gallery, sample_by_script
+from datarax.train.report_gallery import Query, gallery, sample_by_script
 from datarax.train.report_plots import curves, heat_map, modality_map, script_map
 from datarax.train.results import COLUMNS, result_rows
 
@@ -30,10 +33,9 @@ def write_report(run: TrainedRun) -> Path:
     """
     evaluation = _evaluation(run.path)
     found = characters(run, evaluation["split"])
-    embeddings = {
-        "name": run.embed("name", found.fields["name"]),
-        "image": run.embed("image", found.images),
-    }
+    towers = run.config.towers
+    first = "name" if "name" in towers else "image"
+    second = "image" if first == "name" and "image" in towers else "outline"
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("datarax.train", "."),
         autoescape=True,
@@ -44,38 +46,49 @@ def write_report(run: TrainedRun) -> Path:
     html = environment.get_template("report.html.j2").render(
         config=vars(run.config),
         evaluation=evaluation,
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(nnx.state(run.model, nnx.Param))),
         columns=COLUMNS,
         rows=result_rows(evaluation),
         curves=curves(_lines(run.path / "metrics.jsonl")),
         timing=_timing(_lines(run.path / "timings.jsonl")),
-        **_seen(embeddings["name"], embeddings["image"], found=found),
+        fields=(first, second),
+        galleries=_galleries(run, found, fields=(first, second)),
+        **_space(run, found, fields=(first, second)),
     )
     return write_file(run.path / "report.html", html.encode("utf-8", "replace"))
 
 
-def _seen(names: np.ndarray, images: np.ndarray, *, found: Characters) -> dict[str, Any]:
-    """The parts of the page that are made from embeddings [n, d]."""
-    similarity = names @ images.T
+def _galleries(
+    run: TrainedRun, found: Characters, *, fields: tuple[str, str]
+) -> dict[str, list[Query]]:
+    """Hits, then misses, from the first field to the second (`there`) and `back`."""
+    a, b = (run.embed(name, found.fields[name]) for name in fields)
+    there, back = (
+        [
+            query
+            for kind in ("hits", "misses")
+            for query in gallery(similarity, right, found, kind=kind, count=_SHOWN)
+        ]
+        for similarity, right in (
+            (a @ b.T, found.is_right(*fields)),
+            (b @ a.T, found.is_right(*reversed(fields))),
+        )
+    )
+    return {"there": there, "back": back}
+
+
+def _space(run: TrainedRun, found: Characters, *, fields: tuple[str, str]) -> dict[str, Markup]:
+    """The plots of similarity and of the embeddings of all towers."""
+    embeddings = {name: run.embed(name, found.fields[name]) for name in run.config.towers}
     sample = sample_by_script(found.scripts, groups=_SCRIPTS, each=_EACH)
-    together = _plane(np.concatenate([names, images]))
-    centred = _plane(np.concatenate([names - names.mean(0), images - images.mean(0)]))
-    count = len(names)
+    a, b = (embeddings[name][sample] for name in fields)
+    together = _plane(np.concatenate(list(embeddings.values())))
+    centred = _plane(np.concatenate([rows - rows.mean(axis=0) for rows in embeddings.values()]))
+    points = np.split(together, len(embeddings))
     return {
-        "heat_map": heat_map(
-            similarity[np.ix_(sample, sample)], [found.scripts[row] for row in sample]
-        ),
-        "galleries": {
-            "to_image": {
-                kind: gallery(similarity, found, kind=kind, count=_SHOWN)
-                for kind in ("hits", "misses")
-            },
-            "to_name": {
-                kind: gallery(similarity.T, found, kind=kind, count=_SHOWN)
-                for kind in ("hits", "misses")
-            },
-        },
-        "modality_map": modality_map({"name": together[:count], "image": together[count:]}),
-        "script_map": script_map(centred, found.scripts * 2),
+        "heat_map": heat_map(a @ b.T, [found.scripts[row] for row in sample], fields=fields),
+        "modality_map": modality_map(dict(zip(embeddings, points, strict=True))),
+        "script_map": script_map(centred, found.scripts * len(embeddings)),
     }
 
 

@@ -42,17 +42,22 @@ class Query:
 
 
 def gallery(
-    similarity: np.ndarray, found: Characters, *, kind: Literal["hits", "misses"], count: int
+    similarity: np.ndarray,
+    is_right: np.ndarray,
+    found: Characters,
+    *,
+    kind: Literal["hits", "misses"],
+    count: int,
 ) -> list[Query]:
     """`count` queries, evenly spread over those whose first answer is right (or is not).
 
     Args:
       similarity: queries by targets, [n, n], both in the order of `found`.
+      is_right: which target answers which query, bool [n, n].
       found: the records.
       kind: which queries.
       count: how many at most.
     """
-    is_right = found.is_same
     order = np.argsort(-similarity, axis=1, kind="stable")
     first_right = is_right[np.arange(len(order)), order[:, 0]]
     rows = np.flatnonzero(first_right if kind == "hits" else ~first_right)

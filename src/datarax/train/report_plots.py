@@ -52,8 +52,8 @@ def curves(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Markup]:
     return {title: plot for title, plot in plots.items() if plot}
 
 
-def heat_map(similarity: np.ndarray, groups: Sequence[str]) -> Markup:
-    """Cosine similarity [n, n] of names by images; equal `groups` are adjacent."""
+def heat_map(similarity: np.ndarray, groups: Sequence[str], *, fields: tuple[str, str]) -> Markup:
+    """Cosine similarity [n, n] of one field by another; equal `groups` are adjacent."""
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(5.6, 5.0)
         shown = axes.imshow(similarity, cmap="magma", interpolation="nearest", aspect="equal")
@@ -67,11 +67,11 @@ def heat_map(similarity: np.ndarray, groups: Sequence[str]) -> Markup:
             axes.axhline(start - 0.5, color="#ffffff", linewidth=0.5, alpha=0.7)
             axes.axvline(start - 0.5, color="#ffffff", linewidth=0.5, alpha=0.7)
         axes.grid(visible=False)
-        axes.set(xlabel="image", ylabel="name")
+        axes.set(xlabel=fields[1], ylabel=fields[0])
         figure.colorbar(shown, ax=axes, shrink=0.7, label="cosine similarity").outline.set_visible(
             False
         )
-        return _svg(figure, "Similarity of names and images")
+        return _svg(figure, f"Similarity of {fields[0]} and {fields[1]}")
 
 
 def modality_map(points: Mapping[str, np.ndarray]) -> Markup:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from datarax.sources.glyph_drawing import NAME_BYTES, encode_name
-from datarax.train.characters import TrainedRun, character_of, characters
+from datarax.train.characters import Characters, TrainedRun, character_of, characters
 from datarax.train.files import write_file
 from datarax.train.query_image import placements
 
@@ -40,28 +40,25 @@ def search(
 
     Args:
       run: a trained run.
-      text: a description, compared with the pictures.
+      text: a description, compared with the pictures and outlines.
       image: of `query_image.read_image`, compared with the names; the best of its placements
         counts.
       top: how many, at least 1.
 
     Raises:
-      ValueError: unless exactly one query is given, or if the text is empty or too long.
+      ValueError: unless exactly one query is given, if the text is empty or too long, or if the run
+        has no tower for the query.
     """
     if (text is None) == (image is None):
         raise ValueError("expected either text or image")
     if top < 1:
         raise ValueError(f"top: expected at least 1, got {top}")
-    if text is not None:
-        name = query_name(text)
+    field = "image" if text is None else "name"
+    if field not in run.config.towers:
+        raise ValueError(f"the run has no tower for {field!r}; it has {list(run.config.towers)}")
+    queries = query_name(text)[None] if text is not None else placements(np.asarray(image))
     found = characters(run, "all")
-    if text is not None:
-        query = run.embed("name", name[None])
-        scores = (query @ run.embed("image", found.images).T)[0]
-    else:
-        assert image is not None
-        queries = run.embed("image", placements(image))
-        scores = (queries @ run.embed("name", found.fields["name"]).T).max(axis=0)
+    scores = (run.embed(field, queries) @ _targets(run, found, query=field).T).max(axis=0)
     best = np.argsort(-scores, kind="stable")[:top]
     return [
         Hit(rank=rank, score=float(scores[i]), name=found.names[i], image=found.images[i])
@@ -98,6 +95,14 @@ def draw_hits(hits: Sequence[Hit], path: Path) -> Path:
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=120)
     return write_file(path, content.getvalue())
+
+
+def _targets(run: TrainedRun, found: Characters, *, query: str) -> np.ndarray:
+    """What a query is compared with: names, or the mean of all that shows the character."""
+    shown = ["name"] if query == "image" else ["image", "outline"]
+    there = [field for field in shown if field in run.config.towers] or ["image"]
+    total = np.sum([run.embed(field, found.fields[field]) for field in there], axis=0)
+    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
 
 
 def query_name(text: str) -> np.ndarray:

@@ -121,7 +121,8 @@ def outline(font: FT2Font, code: int) -> np.ndarray | None:
 def share_points(lengths: np.ndarray) -> np.ndarray:
     """64 points shared out by length, at least one each, the rest by largest remainder."""
     spare = OUTLINE_POINTS - len(lengths)
-    ideal = spare * lengths / max(lengths.sum(), np.finfo(float).tiny)
+    weights = lengths + np.finfo(float).eps
+    ideal = spare * weights / weights.sum()
     counts = np.floor(ideal).astype(int)
     order = np.argsort(counts - ideal, kind="stable")
     counts[order[: spare - counts.sum()]] += 1

@@ -4,6 +4,8 @@ import hashlib
 import logging
 import os
 import unicodedata
+import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import BinaryIO, Literal, get_args
 
@@ -39,8 +41,11 @@ def load_glyphs() -> dict[str, np.ndarray]:
     """
     path = cache_directory() / f"glyphs-{glyph_drawing.fingerprint()}.npz"
     if path.is_file():
-        with np.load(path, allow_pickle=False) as stored:
-            return dict(stored)
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                return dict(stored)
+        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            logger.info("%s is damaged and made anew: %s", path, error)
     arrays = draw_glyphs()
 
     def write(file: BinaryIO) -> None:

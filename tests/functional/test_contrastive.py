@@ -84,6 +84,10 @@ def test_ids_make_equal_rows_positives_with_the_minimum_log_of_their_number():
     a = 5 * jnp.asarray([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     value = info_nce(a, a, logit_scale=1.0, ids=jnp.array([4, 4, 9]))
     np.testing.assert_allclose(value, [math.log(2), math.log(2), 0], atol=1e-6)
+    b = a[jnp.array([0, 2, 1])]
+    value = info_nce(a, b, logit_scale=1.0, ids=jnp.array([9, 4, 4]), directions="a_to_b")
+    # Logits of row 2 are 0, 25, 0: its positives, rows 1 and 2 of b, have 25 and 0.
+    np.testing.assert_allclose(value[2], 12.5, atol=1e-5)
 
 
 @pytest.mark.parametrize("n", [2, 100, 22027])

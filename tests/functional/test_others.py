@@ -94,6 +94,7 @@ def test_equal_vectors_align_at_any_power():
         value, slope = jax.value_and_grad(lambda a, p=power: alignment_loss(a, x, power=p).sum())(x)
         assert value == 0
         assert not slope.any()
+        assert not jax.jacfwd(lambda a, p=power: alignment_loss(a, x, power=p))(x).any()
 
 
 def test_uniformity_is_zero_for_identical_rows_and_for_one():

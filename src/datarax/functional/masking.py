@@ -171,9 +171,9 @@ def _divided_by_peak(x: Array, *, axis: int, eps: float) -> tuple[Array, Array, 
 
 def _exponentials(x: Array, keep: Array, *, axis: int) -> tuple[Array, Array]:
     """exp(x - peak) at kept slots and 0 elsewhere, and the peak (0 where it is not finite)."""
-    wide = jnp.where(keep, x.astype(accumulation_dtype(x)), 0)
+    wide = x.astype(accumulation_dtype(x))
     peak = jnp.max(wide, axis=axis, keepdims=True, where=keep, initial=-jnp.inf)
     peak = jax.lax.stop_gradient(jnp.where(jnp.isneginf(peak), 0, peak))
-    # Without the inner where, exp(0 - peak) of a masked slot overflows for peak < -88.
+    # The inner where: exp of a masked slot may be inf, and its derivative times 0 is NaN.
     shifted = jnp.where(keep, wide - peak, 0)
     return jnp.where(keep, jnp.exp(shifted), 0), peak

@@ -25,6 +25,7 @@ from datarax.core.element_batch import PARTS, Batch
 from datarax.core.statistics import Packed, pack, unpack
 
 CACHE_ENTRIES = 32
+COMPILED_GRAPHS = 32  # an attribute that takes a new value at every call must not fill the memory
 
 Run = Callable[[Any, Batch, Any], Batch]
 _get_parts = operator.attrgetter(*PARTS)
@@ -141,6 +142,8 @@ def _compile(layout: _Layout, run: Run, compiled: dict[Any, Any]) -> Any:
     except TypeError:
         return _jit(layout, run)
     if layout.graph not in compiled:
+        if len(compiled) == COMPILED_GRAPHS:
+            compiled.pop(next(iter(compiled)))
         compiled[layout.graph] = _jit(layout, run)
     return compiled[layout.graph]
 
@@ -148,7 +151,7 @@ def _compile(layout: _Layout, run: Run, compiled: dict[Any, Any]) -> Any:
 def _jit(layout: _Layout, run: Run) -> Any:
     def call(values: list[Any], parts: tuple[Any, ...], stats: Packed | None) -> Changes:
         op, variables = layout.merge(values)
-        batch = Batch(*parts)
+        batch: Batch = Batch(*parts)
         out = run(op, batch, None if stats is None else unpack(stats))
         changed = {
             i: variable.get_raw_value()
@@ -236,6 +239,7 @@ def call(
     op: Any,
     batch: Batch,
     stats: Any,
+    *,
     run: Run,
     statistics: Callable[[Any, Batch], Any] | None = None,
 ) -> Batch:
@@ -257,7 +261,8 @@ def call(
     parts = _get_parts(batch)
     key = None
     if op.config.cacheable and not (op.config.stochastic and not op.deterministic):
-        key = _content(op, plan, (parts, stats), statistics is not None)
+        computes = statistics is not None and op.statistics_origin != "set"
+        key = _content(plan, (parts, stats), computes=computes)
         if key in runtime.cache:
             runtime.cache.move_to_end(key)
             changes, kept = runtime.cache[key]
@@ -289,7 +294,9 @@ def _apply_changes(batch: Batch, parts: tuple[Any, ...], changes: Changes) -> Ba
     held = jax.tree.leaves(parts)
     new = iter(changes.arrays)
     leaves = [held[source] if source >= 0 else next(new) for source in sources]
-    return Batch(*treedef.unflatten(leaves), batch.metadata)
+    out: Batch = Batch(*treedef.unflatten(leaves))
+    same_rows = out.batch_size == batch.batch_size and out.record_index is batch.record_index
+    return out.replace(metadata=batch.metadata) if same_rows else out
 
 
 def count_rows(masks: list[Any]) -> Any:
@@ -319,8 +326,11 @@ def reset_cache(op: nnx.Module) -> None:
         _runtimes[op].cache.clear()
 
 
-def _content(op: Any, plan: Plan, inputs: Any, computes: bool) -> Any:
-    """A key for all that a result depends on: graph and config, Variables, inputs."""
+def _content(plan: Plan, inputs: Any, *, computes: bool) -> Any:
+    """A key for all that a result depends on.
+
+    The compiled call stands for graph and config; the rest are Variables and inputs.
+    """
     digest = hashlib.blake2b(digest_size=32)
     values = plan.values()
     if computes:
@@ -330,8 +340,8 @@ def _content(op: Any, plan: Plan, inputs: Any, computes: bool) -> Any:
     for leaf in leaves:
         array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
         digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return plan.call, op.config, treedef, digest.digest()
+        digest.update(np.ascontiguousarray(array).view(np.uint8).data)  # bfloat16 is no buffer
+    return plan.call, treedef, digest.digest()
 
 
 def _is_key(x: Any) -> bool:

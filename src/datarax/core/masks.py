@@ -5,13 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
 
 from datarax.core.element_batch import Batch, covers
 from datarax.core.fields import field_names
 
 
-def select(where: Bool[Array, " n"] | None, x: Array, otherwise: Array | float) -> Array:
+def select(where: Any, x: Any, otherwise: Any) -> Any:
     """`x` in the rows where the mask holds, something else in the others."""
     if where is None:
         return x
@@ -19,13 +18,13 @@ def select(where: Bool[Array, " n"] | None, x: Array, otherwise: Array | float) 
     return jnp.where(rows, x, jnp.asarray(otherwise, x.dtype))
 
 
-def zero_skipped(batch: Batch, rows: Bool[Array, " n"] | None) -> Batch:
+def zero_skipped(batch: Batch, rows: Any) -> Batch:
     """The batch with zeros where a row is skipped and where a field is absent.
 
     Leaves that no mask speaks of are the same objects as in `batch`.
     """
 
-    def clean(path: Any, leaf: Array) -> Array:
+    def clean(path: Any, leaf: Any) -> Any:
         name = ".".join(leaf_path(path))
         masks = [mask for entry, mask in batch.presence.items() if covers(entry, name)]
         for mask in masks if rows is None else [rows, *masks]:
@@ -37,7 +36,7 @@ def zero_skipped(batch: Batch, rows: Bool[Array, " n"] | None) -> Batch:
     return batch.replace(data=data, states=states)
 
 
-def finish(batch: Batch, clean: Batch, out: Batch, rows: Bool[Array, " n"] | None) -> Batch:
+def finish(batch: Batch, clean: Batch, out: Batch, rows: Any) -> Batch:
     """Undo `zero_skipped` after a batch-level operator: originals back, new fields masked.
 
     Args:
@@ -50,7 +49,7 @@ def finish(batch: Batch, clean: Batch, out: Batch, rows: Bool[Array, " n"] | Non
     original = paths(batch.data)
     written = []
 
-    def put(path: Any, leaf: Array) -> Array:
+    def put(path: Any, leaf: Any) -> Any:
         key = leaf_path(path)
         if key in before and before[key] is leaf:
             return original[key]
@@ -66,10 +65,10 @@ def finish(batch: Batch, clean: Batch, out: Batch, rows: Bool[Array, " n"] | Non
             clean.states,
             batch.states,
         )
-    given = {
-        name: mask for name, mask in out.presence.items() if mask is not clean.presence.get(name)
-    }
-    presence = written_presence(out.presence, written, rows, given)
+    presence = dict(out.presence)
+    for name in written if rows is not None else ():
+        speaks = [entry for entry in presence if covers(entry, name)] or [name]
+        presence |= {entry: rows & presence.get(entry, rows) for entry in speaks}
     return out.replace(data=data, states=states, presence=presence)
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 import flax.errors
 import jax
@@ -113,7 +113,7 @@ class DataraxModule(nnx.Module):
         config: DataraxModuleConfig | None = None,
         rngs: nnx.Rngs | None = None,
         name: str | None = None,
-    ) -> Self:
+    ) -> "DataraxModule":
         """A copy with parameters, state and (unless `rngs` is given) RNG state copied.
 
         `__init__` is not run again: what it derived from the old config stays as it is, and a
@@ -153,7 +153,7 @@ class DataraxModule(nnx.Module):
     def _config_changed(self, *, rngs_given: bool) -> None:
         """Bring what is derived from config and rngs up to date, after a copy."""
 
-    def clone(self) -> Self:
+    def clone(self) -> "DataraxModule":
         """A deep copy: no state is shared with this module."""
         return nnx.clone(self)
 

@@ -184,10 +184,14 @@ class OperatorModule(DataraxModule):
         if not eager:
             out = self._run(batch, stats)
         elif self.batch_stats_fn is None or stats is not None or not batch.batch_size:
-            out = dispatch.call(self, batch, stats, OperatorModule._run)
+            out = dispatch.call(self, batch, stats, run=OperatorModule._run)
         else:
             out = dispatch.call(
-                self, batch, None, OperatorModule._run, OperatorModule._call_statistics
+                self,
+                batch,
+                None,
+                run=OperatorModule._run,
+                statistics=OperatorModule._call_statistics,
             )
         self._count(batch, eager=eager)
         return out

@@ -56,7 +56,8 @@ def map_records(
     written = _Written()
 
     def one(data: Any, state: Any, meta: Any, params: Any) -> Any:
-        result = apply(data, state, dict(meta), params, stats)
+        own = {**meta, "presence": dict(meta["presence"])}  # apply may write into it
+        result = apply(data, state, own, params, stats)
         if not isinstance(result, tuple) or len(result) != 3:
             raise ValueError(f"apply must return (data, state, metadata), got {type(result)}")
         if declared is not None:

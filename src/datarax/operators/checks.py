@@ -1,0 +1,66 @@
+"""What configurations of operators have in common to reject."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+
+def check_choice(name: str, value: Any, choices: Any) -> None:
+    """Raise unless `value` is one of a `Literal`.
+
+    Raises:
+      ValueError: listing the choices.
+    """
+    if value not in get_args(choices):
+        raise ValueError(f"{name} must be one of {list(get_args(choices))}, got {value!r}")
+
+
+def check_count(name: str, fields: Sequence[str], allowed: Sequence[int]) -> None:
+    """Raise unless a field list has one of the allowed lengths.
+
+    Raises:
+      ValueError: with the lengths and the fields that came.
+    """
+    if len(fields) not in allowed:
+        wanted = " or ".join(map(str, allowed))
+        raise ValueError(f"{name} must hold {wanted} fields, got {len(fields)}: {list(fields)}")
+
+
+def check_features(features: Any, fields: Sequence[str]) -> None:
+    """Raise unless `features` gives every field a width, and no other.
+
+    Raises:
+      ValueError: naming the fields without a width, the widths without a field, or a bad width.
+    """
+    if not isinstance(features, Mapping):
+        raise ValueError(f"features must map each input field to its width, got {features!r}")
+    if set(features) != set(fields):
+        raise ValueError(
+            f"features must give the width of each of {sorted(set(fields))}, "
+            f"got {sorted(map(str, features))}"
+        )
+    for name, width in features.items():
+        check_positive(f"features[{name!r}]", width)
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raise unless `value` is a positive integer.
+
+    Raises:
+      ValueError: with the value.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be a positive integer, got {value!r}")
+
+
+def check_number(
+    name: str, value: Any, *, low: int | float, high: int | float, open_low: bool = False
+) -> None:
+    """Raise unless `value` is a number from `low` (exclusive if `open_low`) to `high`.
+
+    Raises:
+      ValueError: with the range and the value.
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not (low < value if open_low else low <= value) or not value <= high:
+        bracket = "(" if open_low else "["
+        raise ValueError(f"{name} must be a number in {bracket}{low}, {high}], got {value!r}")

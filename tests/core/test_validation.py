@@ -62,7 +62,9 @@ def test_alignment_looks_at_inputs_only():
 )
 def test_inputs_are_arrays(value, told):
     data = {"image": np.zeros((2, 2), np.float32), "text": value}
-    with pytest.raises(ValueError, match=rf"one batch size on axis 0, got 'image' \[2, 2\], {told}"):
+    with pytest.raises(
+        ValueError, match=rf"one batch size on axis 0, got 'image' \[2, 2\], {told}"
+    ):
         FusionOperator(config())(Batch.from_parts(data, validate=False))
 
 
@@ -155,9 +157,7 @@ def test_apply_must_be_implemented(call):
 
 
 def test_random_params_must_be_implemented():
-    op = CrossModalOperator(
-        config(stochastic=True, stream_name="noise"), rngs=nnx.Rngs(0, noise=1)
-    )
+    op = CrossModalOperator(config(stochastic=True, stream_name="noise"), rngs=nnx.Rngs(0, noise=1))
     with pytest.raises(NotImplementedError, match="must implement generate_random_params"):
         op.generate_random_params(jax.random.key(0), {})
     assert CrossModalOperator(config()).generate_random_params(jax.random.key(0), {}) is None

@@ -6,6 +6,7 @@ numbers under `vmap`, and a record would then draw by its place in the batch.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, UInt32
 
 
@@ -19,7 +20,9 @@ def threefry_key(data: UInt32[Array, "2"]) -> Array:
     return jax.random.wrap_key_data(data, impl="threefry2x32")
 
 
-def record_key(base_key: Array, epoch: Array | None, record_index: Array) -> Array:
+def record_key(
+    base_key: Array, epoch: Array | np.generic | None, record_index: Array | np.generic
+) -> Array:
     """The key of one record: `fold_in(fold_in(base_key, epoch), record_index)`.
 
     Args:

@@ -113,7 +113,8 @@ class PointEncoder(nnx.Module):
         self, points: Float[Array, "n p c"], *, rng_key: PRNGKeyArray | None = None
     ) -> Float[Array, "n d"]:
         """Features of sequences of points, of which any length will do."""
-        turns = jnp.pi * points[..., :2, None] * jnp.asarray(FREQUENCIES, points.dtype)
+        frequencies = jnp.asarray(FREQUENCIES, points.dtype)[None, None, None, :]
+        turns = jnp.pi * points[..., :2, None] * frequencies
         turns = turns.reshape(*points.shape[:2], -1)
         x = jnp.concatenate([points, jnp.sin(turns), jnp.cos(turns)], axis=-1)
         each = jnp.max(self.point(jax.nn.gelu(self.hidden(x))), axis=1)
@@ -172,7 +173,7 @@ class TextEncoder(nnx.Module):
         self, text: UInt8[Array, "n t"], *, rng_key: PRNGKeyArray | None = None
     ) -> Float[Array, "n d"]:
         """Features of UTF-8 bytes padded with zeros; of a text without words, a constant."""
-        x, exists = self._words(text)
+        x, exists = self.words(text)
         x = self.dropout(x, deterministic=rng_key is None, rngs=rng_key) + self.places[...][None]
         for block in self.blocks:
             x = block(x, exists)
@@ -183,7 +184,7 @@ class TextEncoder(nnx.Module):
         largest = jnp.where(some, largest, 0)
         return self.output(jnp.concatenate([mean, largest], axis=-1))
 
-    def _words(self, text: Array) -> tuple[Array, Array]:
+    def words(self, text: UInt8[Array, "n t"]) -> tuple[Array, Array]:
         """The sum of each word's pieces: [n, max_words, width], and which words there are."""
         size = jnp.uint32(self.table.num_embeddings)
         words, exists = hash_words(text, max_words=self.max_words)

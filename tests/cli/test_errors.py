@@ -67,6 +67,10 @@ def test_a_bug_is_not_disguised(bug):
     assert "\n" not in bug_message(error)
 
 
+def test_a_long_bug_is_cut():
+    assert len(bug_message(RuntimeError("x" * 10**5))) < 320
+
+
 def test_a_new_or_empty_directory_is_free(tmp_path):
     check_out(tmp_path, resume=False, overwrite=False)
     check_out(tmp_path / "a" / "b", resume=False, overwrite=False)

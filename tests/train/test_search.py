@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import os
 import struct
@@ -9,6 +10,7 @@ from fake_run import HOSTILE, letters
 from PIL import Image
 
 from datarax.sources.glyph_drawing import draw_all
+from datarax.train.config import TrainConfig
 from datarax.train.files import write_file
 from datarax.train.query_image import placements, read_image
 from datarax.train.search import draw_hits, search
@@ -43,14 +45,14 @@ def test_text_finds_its_picture_first(run):
 
 def test_picture_finds_its_name_first(run, tmp_path):
     path = save(tmp_path / "c.png", draw_all("image", [0x63])[0])
-    assert search(run, image=read_image(path), top=3)[0].name == "latin letter 63"
+    assert search(run, image=path, top=3)[0].name == "latin letter 63"
 
 
 @pytest.mark.parametrize(
     ("query", "said"),
     [
         ({}, "expected either text or image"),
-        ({"text": "a", "image": np.zeros((2, 2))}, "expected either text or image"),
+        ({"text": "a", "image": "a.png"}, "expected either text or image"),
         ({"text": " \n"}, "got no text"),
         ({"text": "ä" * 45}, "at most 88 bytes"),
         ({"text": "\udcff"}, "in UTF-8"),
@@ -91,21 +93,40 @@ def test_a_picture_is_ink_whatever_its_form(tmp_path, form):
     assert ink.max() == 1.0
 
 
-def test_placements_are_ways_to_draw_it(tmp_path):
-    light, _ = ring()
-    drawn = placements(read_image(save(tmp_path / "ring.png", light)))
-    assert drawn.shape[1:] == (32, 32)
-    assert drawn.dtype == np.uint8
-    assert 6 < len(drawn) <= 18
-    assert (drawn.max(axis=(1, 2)) > 120).all()
-    tall = placements(np.ones((400, 3), np.float32))
-    assert (tall.max(axis=(1, 2)) > 0).all()
+def test_a_picture_is_placed_as_what_has_its_shape(tmp_path):
+    codes = [*range(ord("a"), ord("z")), ord("."), ord("-"), 0x2C9]
+    like = draw_all("image", codes)
+    for code in (ord("p"), ord("x"), ord("."), 0x2C9):
+        glyph = like[codes.index(code)]
+        large = np.asarray(Image.fromarray(glyph).resize((320, 320), Image.Resampling.BICUBIC))
+        path = save(tmp_path / "large.png", np.pad(255 - large, 40, constant_values=255))
+        drawn = placements(read_image(path), like)
+        assert drawn.shape[1:] == (32, 32)
+        assert drawn.dtype == np.uint8
+        assert 1 <= len(drawn) <= 4
+        errors = np.abs(drawn / 255.0 - glyph / 255.0).mean(axis=(1, 2))
+        assert errors.min() < 0.02, chr(code)
 
 
-def test_a_picture_of_the_data_set_is_taken_as_it_is(tmp_path):
+def test_placements_of_extreme_ink():
+    like = np.concatenate([draw_all("image", [0x61, 0x7C]), np.zeros((1, 32, 32), np.uint8)])
+    for shape in ((500, 1), (1, 500), (1, 1)):
+        drawn = placements(np.ones(shape, np.float32), like)
+        assert (drawn.max(axis=(1, 2)) > 0).all()
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+def test_a_picture_of_the_data_set_is_taken_as_it_is(tmp_path, inverted):
     glyph = draw_all("image", [ord("a")])[0]
-    (drawn,) = placements(read_image(save(tmp_path / "a.png", glyph)))
+    path = save(tmp_path / "a.png", 255 - glyph if inverted else glyph)
+    (drawn,) = placements(read_image(path), glyph[None])
     assert np.abs(drawn.astype(int) - glyph * (255 / glyph.max())).max() <= 1
+
+
+def test_a_run_without_the_tower(run, tmp_path):
+    narrow = dataclasses.replace(run, config=TrainConfig(towers=("outline", "image")))
+    with pytest.raises(ValueError, match=r"no tower for 'name'; it has \['outline', 'image'\]"):
+        search(narrow, text="a")
 
 
 def png_that_claims(width, height):

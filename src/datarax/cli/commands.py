@@ -166,15 +166,17 @@ def _overrides(assignments: list[str]) -> dict[str, Any]:
 
 
 def _query(text: str | None, image: Path | None) -> dict[str, Any]:
+    """The arguments of `search`; what cannot be a query is refused before the run is loaded."""
     if (text is None) == (image is None):
         raise ValueError("give either TEXT or --image FILE, and not both")
     if image is not None:
         from datarax.train.query_image import read_image
 
-        return {"image": read_image(image)}
+        read_image(image)
+        return {"image": image}
     from datarax.train.search import query_name
 
-    query_name(text or "")  # refuses what cannot be a query, before the run is loaded
+    query_name(text or "")
     return {"text": text}
 
 

@@ -15,6 +15,8 @@ from datarax.train.settings import suggestion
 # click's UsageError, whether typer brings its own copy or uses the package.
 UsageError: Any = typer.BadParameter.__base__
 
+_LONGEST = 240
+
 _ADVICE = {
     errno.ENOSPC: "free some space and run it again",
     errno.EDQUOT: "free some of your quota and run it again",
@@ -46,6 +48,7 @@ def user_message(error: BaseException) -> str | None:
 def bug_message(error: BaseException) -> str:
     """The line for an error that is not the user's."""
     last = _one_line("".join(traceback.format_exception_only(error)))
+    last = last if len(last) <= _LONGEST else f"{last[:_LONGEST]} ..."
     return f"this is a bug in datarax: {last} (--debug shows where)"
 
 

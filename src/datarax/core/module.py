@@ -190,8 +190,7 @@ class DataraxModule(nnx.Module):
         slots = checkpoint.slots(self, Statistic)
         rows = checkpoint.differences({path: value for path, (value, _) in slots.items()}, given)
         for path, saved in statistics.items():
-            if np.shape(saved.get(("origin",))) != () or saved.get(("origin",)) not in range(4):
-                rows.append(f"missing key {'.'.join((*path, _STATISTICS, 'origin'))} (0 to 3)")
+            rows += _statistics_differences(".".join((*path, _STATISTICS)), saved)
         if rows:
             raise ValueError(f"state does not fit {type(self).__name__}: " + "; ".join(rows))
         for path, (current, put) in slots.items():
@@ -215,7 +214,8 @@ class DataraxModule(nnx.Module):
         held = {checkpoint.key_path(path): leaf for path, leaf in leaves}
         if origin == "none":
             stats = None
-        elif values.keys() <= held.keys():  # what cannot be saved stays as it is
+        elif values.keys() == {path for path, leaf in held.items() if is_array(leaf)}:
+            # what cannot be saved stays as it is
             stats = jax.tree.unflatten(treedef, [values.get(p, x) for p, x in held.items()])
         else:
             stats = nest(values)
@@ -254,3 +254,17 @@ def _parts(module: DataraxModule) -> dict[Path, DataraxModule]:
 
 def _field_names(config_type: type) -> set[str]:
     return {field.name for field in dataclasses.fields(config_type)}
+
+
+def _statistics_differences(name: str, saved: Mapping[Path, Any]) -> list[str]:
+    """What keeps `saved` from being the statistics of a module: one line for each key."""
+    origin: Any = saved.get(("origin",))
+    known = is_array(origin) and origin.shape == () and origin in range(len(ORIGINS))
+    rows = [] if known else [f"missing key {name}.origin (0 to {len(ORIGINS) - 1})"]
+    for path, value in saved.items():
+        key = ".".join((name, *path))
+        if path != ("origin",) and (path[0] != "values" or len(path) == 1):
+            rows.append(f"extra key {key}")
+        elif path != ("origin",) and not is_array(value):
+            rows.append(f"{key} is a {type(value).__name__}, expected an array")
+    return rows

@@ -67,6 +67,7 @@ class OperatorModule(DataraxModule):
     """
 
     config: OperatorConfig
+    checks_structure = True  # an overridden get_output_structure against what apply returns
 
     def __init__(
         self, config: OperatorConfig, *, rngs: nnx.Rngs | None = None, name: str | None = None
@@ -97,16 +98,17 @@ class OperatorModule(DataraxModule):
             self._adopt_stream()
 
     def _stream_key(self) -> Array:
+        name = self.config.stream_name
+        assert self.rngs is not None
         try:
-            stream = self.rngs[self.config.stream_name]
+            stream = self.rngs[name]
         except (AttributeError, KeyError) as error:
-            raise ValueError(
-                f"rngs lack the stream {self.config.stream_name!r} and a default stream"
-            ) from error
+            raise ValueError(f"rngs lack the stream {name!r} and a default stream") from error
         return stream()
 
     def _own_streams(self) -> list[str]:
-        return [self.config.stream_name] if self.config.stochastic else []
+        name = self.config.stream_name
+        return [] if name is None else [name]
 
     @property
     def required_fields(self) -> tuple[str, ...]:
@@ -272,7 +274,8 @@ class OperatorModule(DataraxModule):
         """Map `apply` over the records of a batch, masks honoured: the core of `apply_batch`."""
         self.check_batch(batch)
         declared = None
-        if type(self).get_output_structure is not OperatorModule.get_output_structure:
+        overridden = type(self).get_output_structure is not OperatorModule.get_output_structure
+        if overridden and self.checks_structure:
             record = spec.record_spec(spec.spec_of((batch.data, batch.states)))
             declared = self.get_output_structure(*record)
         return map_records(
@@ -316,13 +319,18 @@ class OperatorModule(DataraxModule):
         def two(x: Any) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype)
 
-        rows = batch.replace(batch_state=None, epoch=None)
-        out = self._abstract(jax.tree.map(two, rows), batch.epoch, stats)
+        rows = jax.tree.map(two, batch.replace(batch_state=None, epoch=None))
+        rows = rows.replace(batch_state=spec.spec_of(batch.batch_state))
+        out = self._abstract(rows, batch.epoch, stats)
         zero = jax.tree.map(
             lambda s: jnp.zeros((0, *s.shape[1:]), s.dtype),
             out.replace(batch_state=None, epoch=None),
         )
-        state = spec.zeros(out.batch_state) if batch.batch_state is None else batch.batch_state
+        held = masks.paths(batch.batch_state)
+        state = jax.tree_util.tree_map_with_path(
+            lambda path, s: held.get(masks.leaf_path(path), jnp.zeros(s.shape, s.dtype)),
+            out.batch_state,
+        )
         return zero.replace(batch_state=state, epoch=batch.epoch, metadata=batch.metadata)
 
     def _abstract(self, batch: Batch, epoch: Any, stats: dict[str, Any] | None) -> Batch:
@@ -330,7 +338,9 @@ class OperatorModule(DataraxModule):
         graph, state = nnx.split(self)
 
         def run(state: Any, batch: Batch) -> Batch:
-            return nnx.merge(graph, state)._run(batch.replace(epoch=epoch), stats)
+            op = nnx.merge(graph, state)
+            op.checks_structure = False  # get_output_structure may have called this
+            return op._run(batch.replace(epoch=epoch), stats)
 
         return jax.eval_shape(run, state, batch)
 

@@ -4,6 +4,8 @@ All are threefry keys whatever the default implementation is: other generators g
 numbers under `vmap`, and a record would then draw by its place in the batch.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,9 +22,7 @@ def threefry_key(data: UInt32[Array, "2"]) -> Array:
     return jax.random.wrap_key_data(data, impl="threefry2x32")
 
 
-def record_key(
-    base_key: Array, epoch: Array | np.generic | None, record_index: Array | np.generic
-) -> Array:
+def record_key(base_key: Array, epoch: Array | np.generic | None, record_index: Any) -> Array:
     """The key of one record: `fold_in(fold_in(base_key, epoch), record_index)`.
 
     Args:

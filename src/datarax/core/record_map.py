@@ -78,6 +78,7 @@ def map_records(
     given = dict(zip(written.presence, found, strict=True))
     names = [".".join(path) for path, old in written.data[1] if not old]
     presence = masks.written_presence(batch.presence, names, rows, given)
+    presence = masks.of_fields(presence, data)
     return batch.replace(data=data, states=states, presence=presence)
 
 

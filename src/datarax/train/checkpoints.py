@@ -1,11 +1,19 @@
 """What a run keeps to go on from: the last state, and the best model on validation."""
 
+import errno
+import os
+import re
+import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
+
+_SLACK = 1 << 18  # bytes, for what describes the arrays
 
 
 class Checkpoints:
@@ -52,17 +60,27 @@ class Checkpoints:
     def save(
         self, kind: str, step: int, *, params: Any, optimizer: Any, progress: dict[str, Any]
     ) -> None:
-        """Keep a step in the place of the one before; one that is kept already is left alone."""
+        """Keep a step in the place of the one before; one that is kept already is left alone.
+
+        Raises:
+          OSError: if there is no room for it; the one before is kept then.
+        """
         if self.step(kind) == step:
             return
-        self._managers[kind].save(
-            step,
-            args=ocp.args.Composite(
-                params=ocp.args.StandardSave(_named(params)),
-                optimizer=ocp.args.StandardSave(_named(optimizer)),
-                progress=ocp.args.JsonSave(progress),
-            ),
+        manager = self._managers[kind]
+        _check_room(Path(manager.directory), (params, optimizer))
+        args = ocp.args.Composite(
+            params=ocp.args.StandardSave(_named(params)),
+            optimizer=ocp.args.StandardSave(_named(optimizer)),
+            progress=ocp.args.JsonSave(progress),
         )
+        try:
+            manager.save(step, args=args)
+        except ValueError as error:  # TensorStore's word for what the system refused
+            if found := re.search(r"\[os_error_code='(\d+)'\]", str(error)):
+                number = int(found[1])
+                raise OSError(number, os.strerror(number), str(manager.directory)) from error
+            raise
 
     def restore(self, kind: str, *, params: Any, optimizer: Any = None) -> dict[str, Any]:
         """The step that is kept: `progress`, and `params` and `optimizer` like the given ones.
@@ -86,11 +104,19 @@ class Checkpoints:
         return {"progress": restored["progress"], **leaves}
 
 
+def _check_room(directory: Path, tree: Any) -> None:
+    # Beforehand, since Orbax logs a failed write from many threads and leaves a part of it.
+    needed = 1.1 * sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) + _SLACK
+    if shutil.disk_usage(directory).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
+
+
 def _named(tree: Any) -> dict[str, Any]:
     """The leaves by their paths: what Orbax stores is then the same for any container."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
-def _ordered(named: dict[str, Any], tree: Any) -> list[Any]:
-    return [named[name] for name in _named(tree)]
+def _ordered(named: dict[str, Any], tree: Any) -> list[jax.Array]:
+    # What Orbax restores is committed to a device, for which `jit` would compile anew.
+    return [jnp.asarray(np.asarray(named[name])) for name in _named(tree)]

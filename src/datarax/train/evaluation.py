@@ -10,6 +10,7 @@ import numpy as np
 
 from datarax.functional.alignment import modality_gap
 from datarax.train.baseline import Held, Ridge, features
+from datarax.train.model import FUSED, FUSED_FIELDS
 from datarax.train.retrieval import (
     chance_recalls,
     content_groups,
@@ -17,7 +18,7 @@ from datarax.train.retrieval import (
     retrieval_metrics,
 )
 
-PARTS = {"fused": ("image", "outline")}
+PARTS = {FUSED: FUSED_FIELDS}
 DIRECTIONS = (
     ("image", "name"),
     ("name", "image"),
@@ -67,14 +68,12 @@ def raw_table(source: Any, fields: Iterable[str]) -> Table:
     return Table(columns, groups)
 
 
-def embedded(table: Table, embed: Callable[[str, np.ndarray], np.ndarray]) -> Table:
-    """The unit embeddings of every field, and of the fused ones: the direction of their mean."""
+def embedded(table: Table, embed: Callable[[str, Any], np.ndarray]) -> Table:
+    """The unit embeddings of every field, and of the fused ones."""
     columns = {name: embed(name, column) for name, column in table.columns.items()}
     for name, parts in PARTS.items():
         if set(columns) >= set(parts):
-            total = np.sum([columns[part] for part in parts], axis=0)
-            norm = np.linalg.norm(total, axis=1, keepdims=True)
-            columns[name] = total / np.maximum(norm, 1e-12)
+            columns[name] = embed(name, {part: table.columns[part] for part in parts})
     return table.replace(columns)
 
 

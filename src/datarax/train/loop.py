@@ -88,9 +88,15 @@ class Trainer:
         )
         self.total = config.epochs * self.loader.batches_per_epoch
         self.validation = raw_table(open_source(config, "validation"), config.towers)
-        self.schedule = learning_rate(config, self.total)
+        self.schedule, self.optimizer = make_optimizer(
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            warmup_steps=min(config.warmup_steps, self.total - 1),
+            total_steps=self.total,
+        )
+        self.key = jax.random.key(config.seed)
         self.graph, params, self.rest = split_params(build(config))
-        self.state = TrainState(params, make_optimizer(config, self.total).init(params))
+        self.state = TrainState(params, self.optimizer.init(params))
         self.step = 0
         self.best = -1.0
 
@@ -139,10 +145,9 @@ class Trainer:
             self.state,
             self.rest,
             batch,
-            step=np.uint32(self.step),
+            rng_key=jax.random.fold_in(self.key, self.step),
             graph=self.graph,
-            config=self.config,
-            total=self.total,
+            optimizer=self.optimizer,
         )
         self.step += 1
         return metrics
@@ -192,38 +197,30 @@ class Trainer:
         )
 
 
-def learning_rate(config: TrainConfig, total: int) -> optax.Schedule:
-    """Linear warm-up to the peak, then a cosine to 0 at step `total`."""
-    warmup = min(config.warmup_steps, total - 1)
-    return optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, max(total, 1))
-
-
 @functools.lru_cache(maxsize=8)
-def make_optimizer(config: TrainConfig, total: int) -> optax.GradientTransformation:
-    """AdamW whose decay leaves biases, norms and the temperature alone."""
-    return optax.adamw(
-        learning_rate(config, total),
-        b2=0.98,
-        weight_decay=config.weight_decay,
-        mask=lambda params: jax.tree.map(lambda x: x.ndim > 1, params),
-    )
+def make_optimizer(
+    *, learning_rate: float, weight_decay: float, warmup_steps: int, total_steps: int
+) -> tuple[optax.Schedule, optax.GradientTransformation]:
+    """Linear warm-up and a cosine to 0; AdamW that lets biases, norms and temperature be.
+
+    The same object for the same numbers, so that the step is compiled once.
+    """
+    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup_steps, total_steps)
+    matrices = functools.partial(jax.tree.map, lambda x: x.ndim > 1)
+    return schedule, optax.adamw(schedule, b2=0.98, weight_decay=weight_decay, mask=matrices)
 
 
-@functools.partial(
-    jax.jit, static_argnames=("graph", "config", "total"), donate_argnames=("state",)
-)
+@functools.partial(jax.jit, static_argnames=("graph", "optimizer"), donate_argnames=("state",))
 def train_step(
     state: TrainState,
     rest: Any,
     batch: Batch,
     *,
-    step: jax.Array,
+    rng_key: jax.Array,
     graph: Any,
-    config: TrainConfig,
-    total: int,
+    optimizer: optax.GradientTransformation,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """The state after one update, which takes the place of the one given, and metrics."""
-    rng_key = jax.random.fold_in(jax.random.key(config.seed), step)
 
     def objective(params: Any) -> tuple[jax.Array, jax.Array]:
         model = nnx.merge(graph, params, rest)
@@ -231,8 +228,6 @@ def train_step(
         return out.mean("loss"), out.batch_state["loss"]["temperature"]
 
     (loss, temperature), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
-    updates, moments = make_optimizer(config, total).update(
-        gradients, state.optimizer, state.params
-    )
+    updates, moments = optimizer.update(gradients, state.optimizer, state.params)
     metrics = {"loss": loss, "temperature": temperature}
     return TrainState(optax.apply_updates(state.params, updates), moments), metrics

@@ -1,13 +1,16 @@
 """The model of a run: an encoder for each field, trained to agree on every pair of fields."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 from flax import nnx
 
 from datarax.core.element_batch import Batch
+from datarax.core.masks import zero_skipped
 from datarax.nn.encoders import ImageEncoder, PointEncoder, TextEncoder
 from datarax.operators.contrastive import ContrastiveOperator, ContrastiveOperatorConfig
+from datarax.operators.fusion import FusionOperator, FusionOperatorConfig
 from datarax.operators.presence import ModalityDropout, ModalityDropoutConfig
 from datarax.sources.glyphs import OTHER_FACES
 from datarax.train.config import TrainConfig
@@ -15,12 +18,15 @@ from datarax.train.faces import FaceChoice, FaceChoiceConfig
 
 FEATURES = 256
 AUGMENTATION = "augmentation"
+FUSED = "fused"
+FUSED_FIELDS = ("image", "outline")
 
 
 class Retriever(nnx.Module):
     """Encoders into one space that a contrastive operator holds together.
 
-    In training a picture may come from another face, and modalities may be hidden.
+    In training a picture may come from another face, and modalities may be hidden. Where there are
+    towers for both `image` and `outline`, their fusion is one more modality, `"fused"`.
 
     Args:
       config: which towers, the width of the space, the rates of dropout.
@@ -29,8 +35,7 @@ class Retriever(nnx.Module):
 
     def __init__(self, config: TrainConfig, *, rngs: nnx.Rngs) -> None:
         self.encoders = nnx.Dict({name: _encoder(name, config, rngs) for name in config.towers})
-        encoded = {name: encoded_field(name) for name in config.towers}
-        fields = list(encoded.values())
+        fields = [encoded_field(name) for name in config.towers]
         self.faces = FaceChoice(
             FaceChoiceConfig(
                 input_fields=["image", *OTHER_FACES],
@@ -52,11 +57,13 @@ class Retriever(nnx.Module):
             ),
             rngs=rngs,
         )
+        self.fusion = _fusion(rngs) if set(config.towers) >= set(FUSED_FIELDS) else None
+        compared = fields if self.fusion is None else [*fields, encoded_field(FUSED)]
         self.contrastive = ContrastiveOperator(
             ContrastiveOperatorConfig(
-                input_fields=fields,
+                input_fields=compared,
                 output_fields=["loss"],
-                features=dict.fromkeys(fields, FEATURES),
+                features=dict.fromkeys(compared, FEATURES),
                 projection_features=config.embedding_size,
             ),
             rngs=rngs,
@@ -69,15 +76,29 @@ class Retriever(nnx.Module):
           batch: raw fields, one a tower at least, and the other faces.
           rng_key: for dropout in the encoders.
         """
-        batch = self.faces(batch)
+        batch = zero_skipped(self.faces(batch), batch.where())
         for place, (name, encoder) in enumerate(sorted(self.encoders.items())):
             features = encoder(batch[name], rng_key=jax.random.fold_in(rng_key, place))
             batch = batch.replace(data={**batch.data, encoded_field(name): features})
-        return self.contrastive(self.modality_dropout(batch))
+        batch = self.modality_dropout(batch)
+        if self.fusion is not None:
+            batch = self.fusion(batch)
+        return self.contrastive(batch)
 
-    def embed(self, field: str, column: jax.Array) -> jax.Array:
-        """Unit vectors [n, embedding_size] of a field's values."""
-        return self.contrastive.embed(encoded_field(field), self.encoders[field](column))
+    def embed(self, field: str, values: jax.Array | Mapping[str, jax.Array]) -> jax.Array:
+        """Unit vectors [n, embedding_size] of a field's values; for `"fused"`, of a dict of both.
+
+        Raises:
+          KeyError: if there is no tower for the field.
+        """
+        if field == FUSED and self.fusion is not None:
+            encoded = {encoded_field(name): self.encoders[name](values[name]) for name in values}
+            features = self.fusion(Batch.from_parts(encoded))[encoded_field(FUSED)]
+        elif field in self.encoders:
+            features = self.encoders[field](values)
+        else:
+            raise KeyError(f"no tower for {field!r}; the model has {sorted(self.encoders)}")
+        return self.contrastive.embed(encoded_field(field), features)
 
     @property
     def temperature(self) -> float:
@@ -93,6 +114,18 @@ def encoded_field(name: str) -> str:
 def build(config: TrainConfig) -> Retriever:
     """The untrained model: the same for the same configuration."""
     return Retriever(config, rngs=nnx.Rngs(config.seed))
+
+
+def _fusion(rngs: nnx.Rngs) -> FusionOperator:
+    parts = [encoded_field(name) for name in FUSED_FIELDS]
+    config = FusionOperatorConfig(
+        input_fields=parts,
+        output_fields=[encoded_field(FUSED)],
+        method="gated",
+        features=dict.fromkeys(parts, FEATURES),
+        out_features=FEATURES,
+    )
+    return FusionOperator(config, rngs=rngs)
 
 
 def _encoder(name: str, config: TrainConfig, rngs: nnx.Rngs) -> Any:

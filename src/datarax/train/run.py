@@ -50,12 +50,12 @@ class Run:
     def embed(self, field: str, arrays: Any) -> np.ndarray:
         """Unit vectors float32 [n, embedding_size] of a field's values, as the data set has them.
 
+        For `"fused"`, `arrays` is a dict of `image` and `outline`.
+
         Raises:
           KeyError: if the model has no tower for the field.
         """
-        if field not in self.config.towers:
-            raise KeyError(f"no tower for {field!r}; the run has {list(self.config.towers)}")
-        return embed_rows(self.model, field, np.asarray(arrays))
+        return embed_rows(self.model, field, jax.tree.map(np.asarray, arrays))
 
     def source(self, split: Split) -> GlyphsSource:
         """The records of a split, or of `"all"`."""
@@ -67,21 +67,26 @@ def open_source(config: TrainConfig, split: Split) -> GlyphsSource:
     return GlyphsSource(split, limit=config.limit)
 
 
-def embed_rows(model: Retriever, field: str, column: np.ndarray) -> np.ndarray:
+def embed_rows(model: Retriever, field: str, values: Any) -> np.ndarray:
     """The embeddings of any number of rows, computed 256 at a time: float32 [n, d]."""
     graph, state = nnx.split(model)
-    parts = []
-    for start in range(0, max(len(column), 1), EMBED_ROWS):
+    size = len(jax.tree.leaves(values)[0])
+
+    def block(column: np.ndarray) -> np.ndarray:
         rows = column[start : start + EMBED_ROWS]
         spare = np.zeros((EMBED_ROWS - len(rows), *rows.shape[1:]), rows.dtype)
-        full = np.concatenate([rows, spare])
-        parts.append(np.asarray(_embed(state, full, graph=graph, field=field))[: len(rows)])
+        return np.concatenate([rows, spare])
+
+    parts = []
+    for start in range(0, max(size, 1), EMBED_ROWS):
+        embeddings = _embed(state, jax.tree.map(block, values), graph=graph, field=field)
+        parts.append(np.asarray(embeddings)[: size - start])
     return np.concatenate(parts)
 
 
 @functools.partial(jax.jit, static_argnames=("graph", "field"))
-def _embed(state: nnx.State, column: jax.Array, *, graph: Any, field: str) -> jax.Array:
-    return nnx.merge(graph, state).embed(field, column)
+def _embed(state: nnx.State, values: Any, *, graph: Any, field: str) -> jax.Array:
+    return nnx.merge(graph, state).embed(field, values)
 
 
 def load_run(path: str | Path) -> Run:
@@ -97,9 +102,8 @@ def load_run(path: str | Path) -> Run:
             raise FileNotFoundError(f"{path} does not exist: train a run there first")
         raise ValueError(f"{path} is not a run directory: it has no {CONFIG_FILE}")
     config = load_config(path / CONFIG_FILE)
-    model = build(config)
-    graph, params, rest = split_params(model)
     with Checkpoints(path / CHECKPOINTS, create=False) as checkpoints:
+        graph, params, rest = split_params(build(config))
         restored = checkpoints.restore("best", params=params)
     return Run(
         path=path,

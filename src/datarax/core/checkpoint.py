@@ -41,7 +41,7 @@ def _variable_slots(path: Path, variable: nnx.Variable) -> dict[Path, tuple[Any,
 
 
 def _array_setter(module: nnx.Module, path: tuple[Any, ...]) -> Setter:
-    return lambda value: nnx.update(module, nnx.State.from_flat_path({path: value}))
+    return lambda value: nnx.update(module, nnx.from_flat_state({path: value}))
 
 
 def key_path(path: tuple[Any, ...]) -> Path:

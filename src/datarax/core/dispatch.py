@@ -175,6 +175,10 @@ def _adds_fields_only(batch: Batch, out: Batch) -> bool:
     """Whether new fields and presence entries of plain dicts are all that is new."""
     if type(batch.data) is not dict or type(out.data) is not dict:
         return False
+    held = {id(leaf) for leaf in jax.tree.leaves(batch.data)}
+    for name, x in out.data.items():  # a new tree, or an alias, of leaves that came in
+        if _differs(x, batch.data.get(name)) and any(id(y) in held for y in jax.tree.leaves(x)):
+            return False
     kept = batch.data.keys() <= out.data.keys() and batch.presence.keys() <= out.presence.keys()
     others = zip(_get_parts(batch), _get_parts(out), PARTS, strict=True)
     return kept and not any(

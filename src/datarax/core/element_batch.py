@@ -191,7 +191,8 @@ class Batch(Generic[T]):
           At least float32, the shape of one record's field; 0 where no row counts.
         """
         values = jnp.asarray(self[field])
-        values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+        with jax.numpy_dtype_promotion("standard"):
+            values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
         where = self.where(field)
         if where is None:
             return (
@@ -218,7 +219,7 @@ class Batch(Generic[T]):
         size = self.batch_size
         if not -size <= index < size:
             raise IndexError(f"row {index} of a batch of {size}")
-        row = dict(self.metadata[index] or {}) if self.metadata is not None else {}
+        row = dict(self.metadata[index]) if self.metadata is not None else {}
         if self.valid_mask is not None:
             row["valid"] = self.valid_mask[index]
         if self.presence:

@@ -91,7 +91,8 @@ class DataraxModule(nnx.Module):
         return self._statistic.get_raw_value().origin
 
     def _adopt_statistics(self, config: DataraxModuleConfig) -> None:
-        self.batch_stats_fn = config.batch_stats_fn  # a Module is lifted: it trains with this one
+        fn = config.batch_stats_fn  # a Module is lifted: it trains with this one
+        self.batch_stats_fn = nnx.data(fn) if isinstance(fn, nnx.Pytree) else nnx.static(fn)
         origin = "none" if config.precomputed_stats is None else "precomputed"
         self._statistic = Statistic(pack(config.precomputed_stats, origin))
 

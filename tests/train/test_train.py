@@ -12,9 +12,9 @@ from flax import nnx
 
 from datarax.core.element_batch import Batch
 from datarax.sources import GlyphsSource
+from datarax.sources.grouping import join_equal
 from datarax.train import TrainConfig, evaluate, load_run, loop, train
 from datarax.train.model import build
-from datarax.train.retrieval import content_groups
 
 SETTINGS = {
     "limit": 48,
@@ -144,7 +144,8 @@ def test_a_loaded_run_is_the_trained_one(whole):
 def test_the_evaluation_is_that_of_a_numpy_loop(whole):
     columns = GlyphsSource("test", limit=48).take(np.arange(48)).data
     vectors = {name: whole.embed(name, columns[name]) for name in ("image", "name")}
-    groups = {name: content_groups(columns[name]) for name in ("image", "name")}
+    drawn = [columns["image"], columns["outline"]]
+    groups = {"image": join_equal(drawn, [None, None]), "name": np.arange(48)}
     ranks = []
     for i in range(48):
         scores = vectors["name"] @ vectors["image"][i]
@@ -209,9 +210,10 @@ def test_fewer_towers(towers):
 
 
 def test_sigint_to_the_process_leaves_a_run_to_resume(whole, tmp_path):
+    settings = SETTINGS | {"epochs": 2000, "towers": ("image", "name")}
     code = (
         "import sys; from datarax.train import TrainConfig, train;"
-        f"train(TrainConfig(**{SETTINGS | {'epochs': 2000, 'towers': ('image', 'name')}}), sys.argv[1])"
+        f"train(TrainConfig(**{settings}), sys.argv[1])"
     )
     out = tmp_path / "run"
     process = subprocess.Popen(

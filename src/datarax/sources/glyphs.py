@@ -18,6 +18,7 @@ from datarax.core.data_source import DataSourceModule
 from datarax.core.element_batch import Batch, Element
 from datarax.sources import glyph_drawing
 from datarax.sources.cache import cache_directory, write_atomically
+from datarax.sources.grouping import join_equal
 from datarax.sources.memory import MemorySource
 
 logger = logging.getLogger(__name__)
@@ -112,22 +113,9 @@ def split_of(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
 
 def same_shape(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     """A group number for each record; records joined by equal drawings share it: int [n]."""
-    parent = list(range(len(arrays["code"])))
-
-    def root(row: int) -> int:
-        while parent[row] != row:
-            parent[row] = parent[parent[row]]
-            row = parent[row]
-        return row
-
-    for field in (*glyph_drawing.FACES, "outline"):
-        first: dict[bytes, int] = {}
-        present = arrays.get(f"{field}_present")
-        for row, drawing in enumerate(arrays[field]):
-            if present is None or present[row]:
-                same = root(first.setdefault(drawing.tobytes(), row))
-                parent[max(same, root(row))] = min(same, root(row))
-    return np.array([root(row) for row in range(len(parent))])
+    fields = (*glyph_drawing.FACES, "outline")
+    presence = [arrays.get(f"{field}_present") for field in fields]
+    return join_equal([arrays[field] for field in fields], presence)
 
 
 class GlyphsSource(DataSourceModule):

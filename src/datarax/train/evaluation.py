@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from datarax.functional.alignment import modality_gap
+from datarax.sources.grouping import join_equal
 from datarax.train.baseline import Held, Ridge, features
 from datarax.train.model import FUSED, FUSED_FIELDS
 from datarax.train.retrieval import (
     chance_recalls,
-    content_groups,
     relevant_targets,
     retrieval_metrics,
 )
@@ -55,16 +55,21 @@ def directions(fields: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def raw_table(source: Any, fields: Iterable[str]) -> Table:
-    """The records of a columnar source that have all the fields, with their content groups."""
+    """The records of a columnar source that have all the fields, with their content groups.
+
+    Records whose picture or outline is the same are drawn alike: one group for the picture, the
+    outline and both together, so that these are judged by the same standard.
+    """
     batch = source.take(np.arange(len(source)))
     fields = tuple(fields)
     rows = batch.where(*fields)
     rows = np.ones(len(source), bool) if rows is None else np.asarray(rows)
     columns = {name: np.asarray(batch[name])[rows] for name in fields}
-    groups = {name: content_groups(column) for name, column in columns.items()}
+    groups = {name: join_equal([column], [None]) for name, column in columns.items()}
     for name, parts in PARTS.items():
         if set(columns) >= set(parts):
-            groups[name] = content_groups(*(columns[part] for part in parts))
+            alike = join_equal([columns[part] for part in parts], [None] * len(parts))
+            groups |= dict.fromkeys((*parts, name), alike)
     return Table(columns, groups)
 
 

@@ -1,6 +1,7 @@
 """From an argument list to an exit code: 0, 1 (our bug), 2 (the user's error) or 130 (Ctrl-C)."""
 
 import io
+import logging
 import os
 import sys
 import traceback
@@ -18,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names and glyphs that the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs tracebacks of what it raises
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     try:
         code = typer.main.get_command(app).main(

@@ -106,6 +106,27 @@ def test_ridge_is_the_closed_form_with_the_best_penalty():
     assert found["recall_at_1"] > 0.2
 
 
+def test_plain_ridge_takes_the_nearest_target():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(60, 5)) + 3, rng.normal(size=(60, 4)) + 1
+    queries, targets = rng.normal(size=(20, 5)) + 3, rng.normal(size=(20, 4)) + 1
+    centred = x - x.mean(axis=0)
+    w = np.linalg.solve(centred.T @ centred + np.eye(5), centred.T @ (y - y.mean(axis=0)))
+    predicted = (queries - x.mean(axis=0)) @ w + y.mean(axis=0)
+    distance = np.sum((predicted[:, None] - targets[None]) ** 2, axis=-1)
+    relevant = np.eye(20, dtype=bool)
+    found = Ridge.fit(x).plain_recalls(y, test=Held(queries, targets, relevant))
+    expected = retrieval_metrics(-distance, relevant)
+    assert found == pytest.approx({name: expected[name] for name in found})
+
+
+def test_plain_features_of_names_count_words():
+    names = np.stack([np.frombuffer(t.ljust(9, b"\0"), np.uint8) for t in (b"a b a", b"b")])
+    made = features("name", names, plain=True)
+    assert sorted(made[0][made[0] > 0].tolist()) == [1, 2]
+    assert made[0] @ made[1] == 1
+
+
 def test_features_are_pixels_coordinates_and_pieces_of_names():
     image = np.full((2, 2, 2), 255, np.uint8)
     np.testing.assert_array_equal(features("image", image), np.ones((2, 4)))

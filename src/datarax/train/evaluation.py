@@ -95,24 +95,36 @@ def retrieval_rows(table: Table, pairs: Iterable[tuple[str, str]]) -> list[dict[
 def baseline_rows(
     pairs: Iterable[tuple[str, str]], *, train: Table, validation: Table, test: Table
 ) -> list[dict[str, float]]:
-    """Chance and ridge recalls for each (query, target), from raw values."""
-    train, validation, test = (_featured(table) for table in (train, validation, test))
-    fitted: dict[str, Ridge] = {}
-    rows = []
+    """Recalls of chance, ridge and tuned ridge for each (query, target), from raw values."""
+    pairs = list(pairs)
+    rows: list[dict[str, float]] = []
     for query, target in pairs:
-        if query not in fitted:
-            fitted[query] = Ridge.fit(train.columns[query])
-        held = [
-            Held(part.columns[query], part.columns[target], part.relevant(query, target))
-            for part in (validation, test)
-        ]
-        ridge = fitted[query].recalls(train.columns[target], validation=held[0], test=held[1])
-        chance = chance_recalls(held[1].relevant)
-        rows.append(
-            {f"chance_{name}": value for name, value in chance.items()}
-            | {f"ridge_{name}": value for name, value in ridge.items()}
-        )
+        chance = chance_recalls(test.relevant(query, target))
+        rows.append({f"chance_{name}": value for name, value in chance.items()})
+    for prefix, plain in (("ridge", True), ("tuned_ridge", False)):
+        parts = [_featured(table, plain=plain) for table in (train, validation, test)]
+        for row, recalls in zip(rows, _ridge_recalls(pairs, parts, plain=plain), strict=True):
+            row |= {f"{prefix}_{name}": value for name, value in recalls.items()}
     return rows
+
+
+def _ridge_recalls(
+    pairs: list[tuple[str, str]], parts: list[Table], *, plain: bool
+) -> list[dict[str, float]]:
+    train, *others = parts
+    fitted = {query: Ridge.fit(train.columns[query]) for query in dict(pairs)}
+    found = []
+    for query, target in pairs:
+        validation, test = (
+            Held(part.columns[query], part.columns[target], part.relevant(query, target))
+            for part in others
+        )
+        ridge, y = fitted[query], train.columns[target]
+        if plain:
+            found.append(ridge.plain_recalls(y, test=test))
+        else:
+            found.append(ridge.recalls(y, validation=validation, test=test))
+    return found
 
 
 def modality_gaps(table: Table, fields: Iterable[str]) -> dict[str, float]:
@@ -124,8 +136,8 @@ def modality_gaps(table: Table, fields: Iterable[str]) -> dict[str, float]:
     }
 
 
-def _featured(table: Table) -> Table:
-    columns = {name: features(name, column) for name, column in table.columns.items()}
+def _featured(table: Table, *, plain: bool) -> Table:
+    columns = {name: features(name, x, plain=plain) for name, x in table.columns.items()}
     for name, parts in PARTS.items():
         if set(columns) >= set(parts):
             columns[name] = np.concatenate([columns[part] for part in parts], axis=1)

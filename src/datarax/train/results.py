@@ -8,7 +8,12 @@ from datarax.train.evaluation import PARTS
 
 COLUMNS = ("R@1", "R@5", "R@10", "median rank", "MRR")
 _KEYS = ("recall_at_1", "recall_at_5", "recall_at_10", "median_rank", "mrr")
-_METHODS = {"": "ours", "ridge_": "ridge regression", "chance_": "chance"}
+_METHODS = {
+    "": "ours",
+    "tuned_ridge_": "tuned ridge",
+    "ridge_": "ridge regression",
+    "chance_": "chance",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

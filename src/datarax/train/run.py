@@ -133,8 +133,8 @@ def evaluate(run: Run, split: Split = "test") -> dict[str, Any]:
     """How well a run retrieves between the fields of a split, beside chance and ridge regression.
 
     Every direction ranks all records of the split. Equal scores count as their expectation over
-    random order; records that are equal in the query or in the target share credit. The ridge is
-    fitted on the training split, with its penalty chosen on validation.
+    random order; records that are equal in the query or in the target share credit. The plain
+    and the tuned ridge (`train.baseline`) are fitted on the training split.
 
     Returns:
       `split`, `records`, `seed`, `step`, `retrieval` (one dict a direction), `modality_gap`,

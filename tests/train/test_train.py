@@ -6,11 +6,12 @@ import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from datarax.core.element_batch import Batch
+from datarax.pipeline import Loader
 from datarax.sources import GlyphsSource
 from datarax.sources.grouping import join_equal
 from datarax.train import TrainConfig, evaluate, load_run, loop, train
@@ -164,49 +165,42 @@ def test_the_evaluation_is_that_of_a_numpy_loop(whole):
     assert json.loads((whole.path / "evaluation.json").read_text()) == whole.evaluation
 
 
-def objective(config, change=lambda batch: batch):
-    graph, params, rest = nnx.split(build(config), nnx.Param, ...)
-    batch = (
-        GlyphsSource("train", limit=6)
-        .take(np.arange(6))
-        .replace(
-            metadata=None,
-            valid_mask=np.arange(6) < 4,
-            record_index=np.arange(6, dtype=np.uint32),
-            epoch=np.uint32(0),
+def test_rows_that_are_not_valid_change_nothing(tmp_path):
+    trainer = loop.Trainer(CONFIG, tmp_path)
+    batch = next(trainer.loader).replace(metadata=None, valid_mask=np.arange(16) < 12)
+    spoiled = {name: column.copy() for name, column in batch.data.items()}
+    for column in spoiled.values():
+        column[12:] = 200
+    spoiled["outline"][12:] = np.nan
+
+    def step(batch):
+        state = jax.tree.map(jnp.copy, trainer.state)
+        return loop.train_step(
+            state,
+            trainer.rest,
+            batch,
+            rng_key=jax.random.key(0),
+            graph=trainer.graph,
+            optimizer=trainer.optimizer,
         )
-    )
 
-    @jax.jit
-    def loss(params, batch):
-        out = nnx.merge(graph, params, rest)(batch, rng_key=jax.random.key(0))
-        return out.mean("loss")
-
-    return loss, params, change(batch)
-
-
-def test_rows_that_are_not_valid_change_nothing():
-    def spoil(batch: Batch) -> Batch:
-        data = {name: column.copy() for name, column in batch.data.items()}
-        for column in data.values():
-            column[4:] = 200
-        data["outline"][4:] = np.nan
-        return batch.replace(data=data)
-
-    loss, params, batch = objective(CONFIG)
-    value, gradients = jax.value_and_grad(loss)(params, batch)
-    spoiled_value, spoiled_gradients = jax.value_and_grad(loss)(params, spoil(batch))
-    assert value == spoiled_value > 0
-    for one, other in zip(*map(jax.tree.leaves, (gradients, spoiled_gradients)), strict=True):
-        np.testing.assert_array_equal(one, other)
+    (one, metrics), (other, spoiled_metrics) = step(batch), step(batch.replace(data=spoiled))
+    assert metrics["loss"] == spoiled_metrics["loss"] > 0
+    for a, b in zip(*map(jax.tree.leaves, (one, other)), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("towers", [("image", "name"), ("name", "outline")])
 def test_fewer_towers(towers):
-    loss, params, batch = objective(TrainConfig(towers=towers))
-    assert jax.eval_shape(loss, params, batch).shape == ()
-    parameters = nnx.to_pure_dict(params)
-    assert set(parameters["encoders"]) == set(towers)
+    graph, params, rest = nnx.split(build(TrainConfig(towers=towers)), nnx.Param, ...)
+    source = GlyphsSource("train", limit=6)
+    batch = next(Loader(source, batch_size=4, seed=0)).replace(metadata=None)
+
+    def loss(params):
+        return nnx.merge(graph, params, rest)(batch, rng_key=jax.random.key(0)).mean("loss")
+
+    assert jax.eval_shape(loss, params).shape == ()
+    assert set(nnx.to_pure_dict(params)["encoders"]) == set(towers)
 
 
 def test_sigint_to_the_process_leaves_a_run_to_resume(whole, tmp_path):

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from flax import nnx
 
-from datarax.core.element_batch import Element
 from datarax.sources.glyph_drawing import draw_all, encode_name
+from datarax.sources.memory import MemorySource
 from datarax.train.config import TrainConfig, dump_config
 
 HOSTILE = "<script>alert('x')</script> & \"quotes\" $x_"
@@ -26,10 +26,8 @@ class FakeRun:
 
     def source(self, split):
         assert split in ("train", "validation", "test", "all")
-        return [
-            Element({"name": encode_name(name), "image": image})
-            for name, image in zip(self.names, self.images, strict=True)
-        ]
+        names = np.stack([encode_name(name) for name in self.names])
+        return MemorySource({"name": names, "image": self.images})
 
     def embed(self, field, arrays):
         if field == "image":

@@ -134,7 +134,7 @@ def test_a_run_without_logs_or_evaluation(tmp_path):
 
 def test_gallery_marks_right_answers_and_tells_the_rank_of_missed_ones(tmp_path):
     found = characters(letters(tmp_path / "run"), "test")
-    n, right = len(found.names), found.is_right("name", "image")
+    n, right = len(found.names), found.table.relevant("name", "image")
     similarity = np.eye(n)
     similarity[3] = -np.arange(n) / n
     similarity[3, 3] = -2.0
@@ -150,7 +150,7 @@ def test_gallery_marks_right_answers_and_tells_the_rank_of_missed_ones(tmp_path)
 
 def test_equal_names_share_credit(tmp_path):
     found = characters(letters(tmp_path / "run", ["same", "same"]), "test")
-    right = found.is_right("name", "image")
+    right = found.table.relevant("name", "image")
     similarity = np.eye(len(found.names))[[1, 0, *range(2, len(found.names))]]
     assert gallery(similarity, right, found, kind="misses", count=4) == []
 

@@ -2,15 +2,15 @@
 
 import dataclasses
 import unicodedata
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from flax import nnx
 
+from datarax.core.data_source import DataSourceModule
 from datarax.train.config import TrainConfig
-from datarax.train.retrieval import content_groups, relevant_targets
+from datarax.train.evaluation import Table, raw_table
 
 
 class TrainedRun(Protocol):
@@ -26,41 +26,33 @@ class TrainedRun(Protocol):
     def model(self) -> nnx.Module: ...  # noqa: D102
 
     def embed(self, field: str, arrays: Any) -> np.ndarray:
-        """L2-normalised float32 [n, d]."""
+        """L2-normalised float32 [n, d]; `"fused"` takes a dict of its parts."""
 
-    def source(self, split: Any) -> Iterable[Any]:
+    def source(self, split: Any) -> DataSourceModule:
         """The records of a split, or of `"all"`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Characters:
-    """Records: `names` text [n], `images` uint8 [n, 32, 32], and the raw `fields` [n, ...]."""
+    """Records: `names` text [n], `images` uint8 [n, 32, 32], and the raw `table` they are of."""
 
     names: tuple[str, ...]
     images: np.ndarray
-    fields: Mapping[str, np.ndarray]
+    table: Table
 
     @property
     def scripts(self) -> tuple[str, ...]:
         """The first word of each name: the script, for characters."""
         return tuple(name.split(" ", 1)[0] for name in self.names)
 
-    def is_right(self, query: str, target: str) -> np.ndarray:
-        """Which record's `target` answers which one's `query`, as evaluated: bool [n, n]."""
-        groups = (content_groups(self.fields[name]) for name in (query, target))
-        return relevant_targets(*groups)
-
 
 def characters(run: TrainedRun, split: str) -> Characters:
     """The records of `split` that have a name, an image and whatever the run embeds."""
-    wanted = {"name", "image", *run.config.towers}
-    rows = [record.data for record in run.source(split)]
-    rows = [row for row in rows if wanted <= set(row)]
-    fields = {name: np.stack([np.asarray(row[name]) for row in rows]) for name in sorted(wanted)}
+    table = raw_table(run.source(split), sorted({"name", "image", *run.config.towers}))
     return Characters(
-        names=tuple(decode_name(name) for name in fields["name"]),
-        images=fields["image"],
-        fields=fields,
+        names=tuple(decode_name(name) for name in table.columns["name"]),
+        images=table.columns["image"],
+        table=table,
     )
 
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jinja2
@@ -18,6 +18,7 @@ from datarax.train.report_plots import curves, heat_map, modality_map, script_ma
 from datarax.train.results import COLUMNS, result_rows
 
 _SHOWN = 6
+_KINDS: tuple[Literal["hits", "misses"], ...] = ("hits", "misses")
 _SCRIPTS, _EACH = 6, 10
 
 
@@ -62,16 +63,17 @@ def _galleries(
     run: TrainedRun, found: Characters, *, fields: tuple[str, str]
 ) -> dict[str, list[Query]]:
     """Hits, then misses, from the first field to the second (`there`) and `back`."""
-    a, b = (run.embed(name, found.fields[name]) for name in fields)
+    first, second = fields
+    a, b = (run.embed(name, found.table.columns[name]) for name in fields)
     there, back = (
         [
             query
-            for kind in ("hits", "misses")
+            for kind in _KINDS
             for query in gallery(similarity, right, found, kind=kind, count=_SHOWN)
         ]
         for similarity, right in (
-            (a @ b.T, found.is_right(*fields)),
-            (b @ a.T, found.is_right(*reversed(fields))),
+            (a @ b.T, found.table.relevant(first, second)),
+            (b @ a.T, found.table.relevant(second, first)),
         )
     )
     return {"there": there, "back": back}
@@ -79,7 +81,8 @@ def _galleries(
 
 def _space(run: TrainedRun, found: Characters, *, fields: tuple[str, str]) -> dict[str, Markup]:
     """The plots of similarity and of the embeddings of all towers."""
-    embeddings = {name: run.embed(name, found.fields[name]) for name in run.config.towers}
+    columns = found.table.columns
+    embeddings = {name: run.embed(name, columns[name]) for name in run.config.towers}
     sample = sample_by_script(found.scripts, groups=_SCRIPTS, each=_EACH)
     a, b = (embeddings[name][sample] for name in fields)
     together = _plane(np.concatenate(list(embeddings.values())))

@@ -11,6 +11,7 @@ import numpy as np
 from datarax.sources.glyph_drawing import NAME_BYTES, encode_name
 from datarax.train.characters import Characters, TrainedRun, character_of, characters
 from datarax.train.files import write_file
+from datarax.train.model import FUSED, FUSED_FIELDS
 from datarax.train.query_image import placements, read_image
 
 _COLUMNS = 5
@@ -108,11 +109,15 @@ def draw_hits(hits: Sequence[Hit], path: Path) -> Path:
 
 
 def _targets(run: TrainedRun, found: Characters, *, query: str) -> np.ndarray:
-    """What a query is compared with: names, or the mean of all that shows the character."""
-    shown = ["name"] if query == "image" else ["image", "outline"]
-    there = [field for field in shown if field in run.config.towers] or ["image"]
-    total = np.sum([run.embed(field, found.fields[field]) for field in there], axis=0)
-    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+    """What a query is compared with: names, or all that shows the character."""
+    columns, towers = found.table.columns, run.config.towers
+    if query == "image":
+        target = "name" if "name" in towers else "image"
+    elif set(FUSED_FIELDS) <= set(towers):
+        return run.embed(FUSED, {name: columns[name] for name in FUSED_FIELDS})
+    else:
+        target = next(name for name in FUSED_FIELDS if name in towers)
+    return run.embed(target, columns[target])
 
 
 def query_name(text: str) -> np.ndarray:

@@ -254,6 +254,21 @@ def test_an_operator_that_updates_variables_is_never_cached():
     assert op(batch)["joint"][0] == batch["image"].sum()
 
 
+def test_a_variable_that_returns_to_an_old_value():
+    class Toggle(CrossModalOperator):
+        def __init__(self, config):
+            super().__init__(config)
+            self.flag = nnx.Variable(jnp.float32(0))
+
+        def apply_batch(self, batch, stats=None):
+            out = jnp.broadcast_to(self.flag[...], (batch.batch_size,))
+            self.flag[...] = 1 - self.flag[...]
+            return batch.replace(data=self._store_outputs(batch.data, [out]))
+
+    op = Toggle(config("image", cacheable=True))
+    assert [float(op(records())["joint"][0]) for _ in range(5)] == [0, 1, 0, 1, 0]
+
+
 @pytest.mark.parametrize("wrap", [nnx.jit, lambda f: f], ids=["nnx.jit", "jax.grad"])
 def test_tracing_bypasses_it(wrap):
     meter = Meter()

@@ -122,6 +122,8 @@ def test_rngs_that_are_given():
     new, again = (op.copy(rngs=nnx.Rngs(0, noise=9)) for _ in range(2))
     for make in (records, indexed):
         np.testing.assert_array_equal(new(make())["joint"], again(make())["joint"])
+    fresh = Noisy(stochastic(), rngs=nnx.Rngs(0, noise=9))
+    np.testing.assert_array_equal(new(indexed())["joint"], fresh(indexed())["joint"])
     assert not np.intersect1d(new(indexed())["joint"], before).size
     np.testing.assert_array_equal(op(indexed())["joint"], before)
 

@@ -44,11 +44,12 @@ class Deep(CrossModalOperator):
         super().__init__(config)
         self.part = Part(1)
         self.items = nnx.List([Part(2), Part(3)])
+        self.plain = nnx.data([Part(0)])
         self.table = jnp.float32(0)
         self.offset = 0.0
 
     def apply(self, data, state, metadata, random_params=None, stats=None):
-        parts = [self.part, *self.items]
+        parts = [self.part, *self.items, *self.plain]
         total = sum(p.weight[...] * p.factor for p in parts) + self.table + self.offset
         return self._store_outputs(data, [data["image"] * total]), state, metadata
 
@@ -92,6 +93,7 @@ CHANGES = {
         13,
     ),
     "attribute in a list": (lambda op: setattr(op.items[0], "factor", 2.0), 8),
+    "item of a plain list": (lambda op: op.plain.__setitem__(0, Part(4)), 10),
     "item more": (lambda op: op.items.append(Part(4)), 10),
     "item less": (lambda op: op.items.pop(), 3),
     "list": (lambda op: setattr(op, "items", nnx.List([Part(1)])), 2),

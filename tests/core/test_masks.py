@@ -53,6 +53,17 @@ def test_values_and_gradients(garbage, strategy, jit):
         assert (np.asarray(gradient)[ROWS] != 0).all()
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_new_fields_are_zeros_whatever_apply_makes_of_zeros(strategy):
+    class Biased(CrossModalOperator):
+        def apply(self, data, state, metadata, random_params=None, stats=None):
+            return self._store_outputs(data, [data["image"] + 1]), state, metadata
+
+    out = Biased(config(batch_strategy=strategy))(dirty(np.nan))
+    expected = (np.asarray(arrays()["image"]) + 1) * ROWS[:, None]
+    np.testing.assert_allclose(out["joint"], expected, rtol=1e-6)
+
+
 def test_what_is_handed_through_stays_as_it_came():
     batch = dirty(np.nan)
     out = fusion()(batch)
@@ -114,19 +125,19 @@ def test_an_absent_field_that_is_not_required_is_zero_for_apply():
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("in_place", [False, True])
 def test_presence_returned_by_apply(strategy, in_place):
-    class Positive(CrossModalOperator):
+    class Negative(CrossModalOperator):
         def apply(self, data, state, metadata, random_params=None, stats=None):
             out = self._store_outputs(data, [data["image"]])
-            there = data["image"][0] > 0
+            there = data["image"][0] <= 0  # holds for a zeroed row
             if in_place:
                 metadata["presence"]["joint"] = there
                 return out, state, metadata
             return out, state, {"presence": {"joint": there}}
 
-    positive = np.asarray(arrays()["image"])[:, 0] > 0
-    op = Positive(config(batch_strategy=strategy))
-    np.testing.assert_array_equal(op(records()).presence["joint"], positive)
-    np.testing.assert_array_equal(op(dirty(np.nan)).presence["joint"], positive & ROWS)
+    negative = np.asarray(arrays()["image"])[:, 0] <= 0
+    op = Negative(config(batch_strategy=strategy))
+    np.testing.assert_array_equal(op(records()).presence["joint"], negative)
+    np.testing.assert_array_equal(op(dirty(np.nan)).presence["joint"], negative & ROWS)
 
 
 def test_metadata_of_a_row():

@@ -18,7 +18,7 @@ def spec_of(tree: Any) -> Any:
 
 def batch_spec(spec: Any, batch_size: int) -> Any:
     """The spec of `batch_size` such records."""
-    return jax.tree.map(lambda s: jax.ShapeDtypeStruct((batch_size, *s.shape), s.dtype), spec)
+    return jax.tree.map(lambda s: jax.ShapeDtypeStruct((batch_size, *s.shape), _dtype(s)), spec)
 
 
 def record_spec(spec: Any) -> Any:

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+
+from datarax.train.config import CONFIG_FILE
 
 _SLACK = 1 << 18  # bytes, for what describes the arrays
 
@@ -37,7 +40,15 @@ class Checkpoints:
             max_to_keep=1, create=create, enable_async_checkpointing=False
         )
         self._managers = {
-            kind: ocp.CheckpointManager((path / kind).absolute(), options=options)
+            kind: ocp.CheckpointManager(
+                (path / kind).absolute(),
+                options=options,
+                item_handlers={
+                    "params": ocp.StandardCheckpointHandler(),
+                    "optimizer": ocp.StandardCheckpointHandler(),
+                    "progress": ocp.JsonCheckpointHandler(),
+                },
+            )
             for kind in ("last", "best")
         }
 
@@ -87,12 +98,16 @@ class Checkpoints:
 
         Raises:
           FileNotFoundError: if there is none.
+          ValueError: if what is kept has other leaves or shapes.
         """
         step = self.step(kind)
         if step is None:
             directory = self._managers[kind].directory
             raise FileNotFoundError(f"{directory} holds no checkpoint: train the run first")
         trees = {"params": params} | ({} if optimizer is None else {"optimizer": optimizer})
+        kept = self._managers[kind].item_metadata(step)
+        for name, tree in trees.items():
+            _check_fit(kept[name], _named(tree), self._managers[kind].directory)
         like = {name: ocp.args.StandardRestore(_named(tree)) for name, tree in trees.items()}
         restored = self._managers[kind].restore(
             step, args=ocp.args.Composite(progress=ocp.args.JsonRestore(), **like)
@@ -102,6 +117,18 @@ class Checkpoints:
             for name, tree in trees.items()
         }
         return {"progress": restored["progress"], **leaves}
+
+
+def _check_fit(kept: Mapping[str, Any], wanted: Mapping[str, Any], directory: Any) -> None:
+    there, here = ({name: tuple(x.shape) for name, x in tree.items()} for tree in (kept, wanted))
+    wrong = [name for name in sorted(there | here) if there.get(name) != here.get(name)]
+    if wrong:
+        first = wrong[0]
+        raise ValueError(
+            f"{directory} does not fit the run's configuration: {first} is "
+            f"{there.get(first, 'absent')} there and {here.get(first, 'absent')} here; was "
+            f"{CONFIG_FILE} edited, or the run made by another version?"
+        )
 
 
 def _check_room(directory: Path, tree: Any) -> None:

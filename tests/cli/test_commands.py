@@ -54,8 +54,9 @@ def test_training_prints_the_table_and_where_the_report_is(tmp_path, capsys):
     head, *rows, report = printed.out.splitlines()
     assert " ".join(head.split()) == "test split, 24 records, seed 3 R@1 R@5 R@10 median rank MRR"
     assert [row.split("  ")[0] for row in rows if row[0] != " "] == ["image → name", "name → image"]
-    assert [row.split("  ")[1] for row in rows[1:3]] == ["ridge regression", "chance"]
-    assert len({row.rindex(".") for row in (rows[0], rows[3])}) == 1
+    baselines = ["tuned ridge", "ridge regression", "chance"]
+    assert [row.split("  ")[1] for row in rows[1:4]] == baselines
+    assert len({row.rindex(".") for row in (rows[0], rows[4])}) == 1
     assert report == f"report: {out}/report.html"
     assert printed.err == ""
 

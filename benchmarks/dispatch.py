@@ -47,6 +47,7 @@ class TanhLinear(CrossModalOperator):
         self.linear = nnx.Linear(2 * WIDTH, WIDTH, rngs=rngs)
 
     def apply(self, data, state, metadata, random_params=None, stats=None):
+        """One record."""
         joint = jnp.concatenate(self._extract_inputs(data), axis=-1)
         return self._store_outputs(data, [jnp.tanh(self.linear(joint))]), state, metadata
 
@@ -59,6 +60,7 @@ class Stack(CrossModalOperator):
         self.weights = nnx.List([nnx.Param(jnp.ones(())) for _ in range(leaves)])
 
     def apply(self, data, state, metadata, random_params=None, stats=None):
+        """One record."""
         first, last = self.weights[0][...], self.weights[-1][...]
         return self._store_outputs(data, [data["image"] * first * last]), state, metadata
 

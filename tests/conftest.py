@@ -1,4 +1,4 @@
-"""JAX made strict: no silent promotion, no silent rank promotion, signatures checked at run time."""
+"""JAX made strict: no silent promotion of types or ranks, signatures checked at run time."""
 
 import os
 

@@ -114,9 +114,7 @@ def test_a_state_that_does_not_fit_is_refused_with_every_difference():
     state = loader().state()
     other = loader(size=11, batch_size=5, seed=4)
     before = other.state()
-    with pytest.raises(
-        ValueError, match=r"batch_size: .*4.*5.*records: .*10.*11.*seed: .*3.*4"
-    ):
+    with pytest.raises(ValueError, match=r"batch_size: .*4.*5.*records: .*10.*11.*seed: .*3.*4"):
         other.restore(state)
     assert other.state() == before
     with pytest.raises(ValueError, match=r"batch: the state has 3, expected a number in \[0, 3\)"):

@@ -18,10 +18,16 @@ class Counter(nnx.Variable):
         """
         self.set_raw_value(self._raw_value + jnp.asarray(n, jnp.uint32))
 
-    def add_on_host(self, n: int) -> None:
-        """Count `n` more in an eager call: `add` without the two checks of the trace level."""
-        total = (int(self._raw_value) + n) & 0xFFFFFFFF
-        object.__setattr__(self, "_raw_value", np.uint32(total))
+    def add_on_host(self, n: Any) -> None:
+        """Count `n` more in an eager call: `add` without the two checks of the trace level.
+
+        An int is counted on the host; an array stays on its device, and nothing waits for it.
+        """
+        if type(n) is int:
+            total: Any = np.uint32((int(self._raw_value) + n) & 0xFFFFFFFF)
+        else:
+            total = self._raw_value + n
+        object.__setattr__(self, "_raw_value", total)
 
 
 class BaseKey(nnx.Variable):

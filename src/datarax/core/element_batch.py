@@ -155,7 +155,8 @@ class Batch(Generic[T]):
         return 0
 
     def __getitem__(self, field: str) -> Any:
-        return get_field(self.data, field)
+        data = self.data
+        return data[field] if type(data) is dict and field in data else get_field(data, field)
 
     def __contains__(self, field: object) -> bool:
         return isinstance(field, str) and has_field(self.data, field)

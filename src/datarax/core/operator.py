@@ -18,7 +18,7 @@ from datarax.core.module import DataraxModule
 from datarax.core.record_map import map_records
 
 
-class OperatorModule(DataraxModule):
+class OperatorModule(DataraxModule, dispatch.HasRuntime):
     """Base of all operators. `op(batch)` gives a new batch; nothing that came in is changed.
 
     Subclasses implement `apply` for one record, or override `apply_batch` to relate rows. Called
@@ -162,21 +162,14 @@ class OperatorModule(DataraxModule):
                 f"{type(self).__name__} takes a Batch, got {type(batch).__name__}: wrap a dict of "
                 "arrays as Batch.from_parts(data), stack records with Batch.from_elements(elements)"
             )
-        eager = dispatch.is_eager()
-        if not eager:
+        if not dispatch.is_eager():
             out = self._run(batch, stats)
-        elif self.batch_stats_fn is None or stats is not None or not batch.batch_size:
-            out = dispatch.call(self, batch, stats, run=OperatorModule._run)
-        else:
-            out = dispatch.call(
-                self,
-                batch,
-                None,
-                run=OperatorModule._run,
-                statistics=OperatorModule._call_statistics,
-            )
-        self._count(batch, eager=eager)
-        return out
+            self._count(batch)
+            return out
+        statistics = None
+        if self.batch_stats_fn is not None and stats is None and batch.batch_size:
+            statistics = OperatorModule._call_statistics
+        return dispatch.call(self, batch, stats, run=OperatorModule._run, statistics=statistics)
 
     def apply_batch(self, batch: Batch, stats: dict[str, Any] | None = None) -> Batch:
         """Process a batch by mapping `apply` over its records.
@@ -324,19 +317,14 @@ class OperatorModule(DataraxModule):
 
         return jax.eval_shape(run, state, batch)
 
-    def _count(self, batch: Batch, *, eager: bool) -> None:
-        rows = batch.masks(*self.required_fields)
-        size = batch.batch_size
-        processed = dispatch.count_rows(rows) if rows else size
-        if eager and isinstance(processed, int):
-            self.applied_count.add_on_host(processed)
-            if processed != size:
-                self.skipped_count.add_on_host(size - processed)
-            return
+    def _count(self, batch: Batch) -> None:
+        rows = batch.where(*self.required_fields)
+        size = jnp.uint32(batch.batch_size)
+        processed = size if rows is None else jnp.sum(rows, dtype=jnp.uint32)
         with contextlib.suppress(flax.errors.TraceContextError):  # a plain jax transform
             self.applied_count.add(processed)
-            if rows:
-                self.skipped_count.add(jnp.uint32(size) - processed)
+            if rows is not None:
+                self.skipped_count.add(size - processed)
 
     def get_operation_stats(self) -> dict[str, int]:
         """The counters as Python ints; for use outside of compiled functions."""

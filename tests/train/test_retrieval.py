@@ -3,10 +3,10 @@ from itertools import permutations
 import numpy as np
 import pytest
 
+from datarax.sources.grouping import join_equal
 from datarax.train.baseline import PENALTIES, Held, Ridge, features
 from datarax.train.retrieval import (
     chance_recalls,
-    content_groups,
     expected_ranks,
     recall_at,
     relevant_targets,
@@ -69,12 +69,10 @@ def test_a_constant_model_is_at_chance():
 def test_equal_content_shares_credit_both_ways():
     image = np.array([[1, 1], [1, 1], [2, 2]], np.uint8)
     name = np.array([[1], [2], [3]], np.uint8)
-    groups = content_groups(image), content_groups(name)
-    assert groups[0].tolist() == [0, 0, 1]
+    groups = [join_equal([column], [None]) for column in (image, name)]
     expected = [[True, True, False], [True, True, False], [False, False, True]]
     assert relevant_targets(*groups).tolist() == expected
     assert relevant_targets(*reversed(groups)).tolist() == expected
-    assert content_groups(image, name).tolist() == [0, 1, 2]
 
 
 def test_ridge_is_the_closed_form_with_the_best_penalty():

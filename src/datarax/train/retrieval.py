@@ -3,15 +3,6 @@
 import numpy as np
 
 
-def content_groups(*columns: np.ndarray) -> np.ndarray:
-    """A number for each record, the same for records that are equal in all columns: int [n]."""
-    seen: dict[bytes, int] = {}
-    rows = zip(*columns, strict=True)
-    return np.array(
-        [seen.setdefault(b"".join(x.tobytes() for x in row), len(seen)) for row in rows]
-    )
-
-
 def relevant_targets(query_groups: np.ndarray, target_groups: np.ndarray) -> np.ndarray:
     """Which target answers which query: bool [n, n].
 

@@ -103,7 +103,7 @@ def load_run(path: str | Path) -> Run:
         raise ValueError(f"{path} is not a run directory: it has no {CONFIG_FILE}")
     config = load_config(path / CONFIG_FILE)
     with Checkpoints(path / CHECKPOINTS, create=False) as checkpoints:
-        graph, params, rest = split_params(build(config))
+        graph, params, rest = _without_params(config)
         restored = checkpoints.restore("best", params=params)
     return Run(
         path=path,
@@ -112,6 +112,16 @@ def load_run(path: str | Path) -> Run:
         step=restored["progress"]["step"],
         evaluation=_read_evaluation(path / EVALUATION_FILE),
     )
+
+
+def _without_params(config: TrainConfig) -> tuple[Any, dict[str, Any], Any]:
+    """`split_params` of the untrained model, with specs for parameters: a checkpoint has those.
+
+    Drawing the parameters would take most of the time of a search.
+    """
+    graph, params, _ = split_params(nnx.eval_shape(lambda: build(config)))
+    rest = jax.jit(lambda: split_params(build(config))[2])()
+    return graph, params, rest
 
 
 def split_params(model: Retriever) -> tuple[Any, dict[str, Any], Any]:

@@ -65,7 +65,9 @@ class Loader:
         full, rest = divmod(len(source), batch_size)
         self.batches_per_epoch = full + (rest > 0 and not drop_remainder)
         if self.batches_per_epoch == 0:
-            raise ValueError(f"{len(source)} records give no batch of {batch_size}")
+            raise ValueError(
+                f"{len(source)} records give no full batch: batch_size {batch_size} is too large"
+            )
         self.source = source
         self.optional = tuple(optional)
         self.settings: dict[str, Any] = {
@@ -120,6 +122,8 @@ class Loader:
         Raises:
           ValueError: listing every setting in which the state differs from this loader.
         """
+        if not isinstance(state, dict):
+            raise ValueError(f"the state must be a dict, got {type(state).__name__}")
         mine = self.state()
         differences = [
             f"{name}: the state has {state.get(name)!r}, the loader {mine.get(name)!r}"

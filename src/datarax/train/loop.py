@@ -52,8 +52,8 @@ def train(
       KeyboardInterrupt: after Ctrl-C; the message says how to go on.
     """
     out = Path(out)
+    trainer = Trainer(config, out)  # first: a configuration that cannot be must cost no old run
     prepare(out, config, resume=resume, overwrite=overwrite)
-    trainer = Trainer(config, out)
     with Checkpoints(out / CHECKPOINTS, create=True) as checkpoints, Interrupt() as interrupt:
         trainer.restore(checkpoints)
         trainer.run(checkpoints, interrupt)

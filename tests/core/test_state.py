@@ -219,3 +219,32 @@ def test_a_module_that_is_no_operator():
     module.reset_statistics()
     module.set_state(state)
     same(module.get_statistics(), {"n": np.ones(2)})
+
+
+@pytest.mark.parametrize("held", [{}, {"mean": 2.0}])
+def test_numbers_among_statistics_survive(held):
+    def fresh():
+        options = {"precomputed_stats": held} if held else {}
+        return FusionOperator(config(**options))
+
+    op = fresh()
+    op.set_statistics({"mean": 0.5, "count": 3})
+    other = fresh()
+    other.set_state(op.get_state())
+    assert other.get_statistics() == {"mean": 0.5, "count": 3}
+    assert other.statistics_origin == "set"
+
+
+def test_precomputed_statistics_come_back_after_a_reset():
+    op = FusionOperator(config(precomputed_stats={"mean": 2.0, "kind": "all"}))
+    state = op.get_state()
+    op.reset_statistics()
+    op.set_state(state)
+    assert op.get_statistics() == {"mean": 2.0, "kind": "all"}
+
+
+def test_statistics_that_cannot_be_saved_are_named():
+    op = FusionOperator(config())
+    op.set_statistics({"kind": "all"})
+    with pytest.raises(ValueError, match="statistic kind is no number or array: 'all'"):
+        op.get_state()

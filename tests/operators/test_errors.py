@@ -1,5 +1,7 @@
 """Every configuration that cannot be is refused, with the value in the message."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import pytest
 from flax import nnx
@@ -153,3 +155,21 @@ def test_build_from_a_table():
 def test_build_says_what_is_wrong(table, message):
     with pytest.raises(ValueError, match=message):
         build_operator(table, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(
+    ("operator", "config", "change"),
+    [
+        (FusionOperator, FusionOperatorConfig(**FUSION, method="gated"), {"gate": "sigmoid"}),
+        (FusionOperator, FusionOperatorConfig(**FUSION), {"out_features": 7}),
+        (ContrastiveOperator, ContrastiveOperatorConfig(**LOSS), {"max_scale": 5.0}),
+        (CrossAttentionOperator, CrossAttentionOperatorConfig(**ATTENTION), {"num_heads": 1}),
+    ],
+)
+def test_a_copy_cannot_change_what_parts_were_built_from(operator, config, change):
+    op = operator(config, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=f"copy cannot change {list(change)}".replace("[", r"\[")):
+        op.copy(config=dataclasses.replace(config, **change))
+    assert op.copy(config=dataclasses.replace(config, cacheable=True)).config.cacheable
+    with pytest.raises(TypeError, match="needs a"):
+        op.copy(config=CrossModalOperatorConfig(**PAIR))

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.errors
 import jax
@@ -32,6 +32,8 @@ class DataraxModule(nnx.Module):
       rngs: random number generators, kept as `self.rngs`.
       name: a name for messages and reports.
     """
+
+    built_from: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -117,8 +119,8 @@ class DataraxModule(nnx.Module):
     ) -> "DataraxModule":
         """A copy with parameters, state and (unless `rngs` is given) RNG state copied.
 
-        `__init__` is not run again: what it derived from the old config stays as it is, and a
-        config that asks for parameters of another shape needs a new module instead.
+        `__init__` is not run again: what it derived from the old config stays as it is. A class
+        names in `built_from` the fields of its config that must not change for that reason.
 
         Args:
           config: replaces the config. Statistics are kept, unless it brings others.
@@ -127,16 +129,24 @@ class DataraxModule(nnx.Module):
 
         Raises:
           TypeError: if `config` lacks what this class's own config has.
+          ValueError: if it changes a field of `built_from`.
         """
         new = self.clone()
         if config is not None:
             old = self.config
             expected = type(old)
             lacking = sorted(_field_names(expected) - _field_names(type(config)))
-            if lacking:
+            if lacking or (self.built_from and type(config) is not expected):
                 raise TypeError(
                     f"copy of {type(self).__name__} needs a {expected.__name__}, "
                     f"got {type(config).__name__} without {lacking}"
+                )
+            new_values, old_values = vars(config), vars(old)
+            fixed = [n for n in self.built_from if new_values.get(n) != old_values.get(n)]
+            if fixed:
+                raise ValueError(
+                    f"copy cannot change {fixed}, which the parts of {type(self).__name__} were "
+                    "built from: build a new one"
                 )
             new.config = config
             if (
@@ -162,7 +172,11 @@ class DataraxModule(nnx.Module):
         """All state as nested plain dicts with string keys: parameters, counters, statistics, RNGs.
 
         The leaves are arrays (typed PRNG keys as their data), so that Orbax saves and restores the
-        result untargeted. Statistics that are no arrays belong to the code and are left out.
+        result untargeted. Precomputed statistics that are neither arrays nor numbers are left out:
+        they are in the config.
+
+        Raises:
+          ValueError: for other statistics that are neither.
         """
         slots = checkpoint.slots(self, Statistic)
         flat = {path: checkpoint.export(value) for path, (value, _) in slots.items()}
@@ -173,7 +187,8 @@ class DataraxModule(nnx.Module):
     def set_state(self, state: dict[str, Any]) -> None:
         """Restore what `get_state` gave. A state that is refused changes nothing.
 
-        The statistics may be others than those held now: they are replaced whole.
+        The statistics may be others than those held now: they are replaced whole. Lists and tuples
+        among them come back as dicts, unless the ones held now have the same structure.
 
         Raises:
           TypeError: if `state` is no dict.
@@ -204,14 +219,18 @@ class DataraxModule(nnx.Module):
         saved: dict[Path, Any] = {("origin",): np.asarray(origin, np.int32)}
         leaves, _ = jax.tree_util.tree_flatten_with_path(self.get_statistics())
         for path, leaf in leaves:
+            key = checkpoint.key_path(path)
             if is_array(leaf):
-                saved["values", *checkpoint.key_path(path)] = checkpoint.export(leaf)
+                saved["values", *key] = checkpoint.export(leaf)
+            elif self.statistics_origin != "precomputed":  # those are in the config
+                raise ValueError(f"statistic {'.'.join(key)} is no number or array: {leaf!r}")
         return saved
 
     def _restore_statistics(self, saved: dict[Path, Any]) -> None:
         origin = ORIGINS[int(saved[("origin",)])]
-        values = {path[1:]: x for path, x in saved.items() if path[0] == "values"}
-        leaves, treedef = jax.tree_util.tree_flatten_with_path(self.get_statistics())
+        values = {path[1:]: _number(x) for path, x in saved.items() if path[0] == "values"}
+        like = self.config.precomputed_stats if origin == "precomputed" else self.get_statistics()
+        leaves, treedef = jax.tree_util.tree_flatten_with_path(like)
         held = {checkpoint.key_path(path): leaf for path, leaf in leaves}
         if origin == "none":
             stats = None
@@ -251,6 +270,12 @@ def _parts(module: DataraxModule) -> dict[Path, DataraxModule]:
         if isinstance(part, DataraxModule)
     }
     return dict(sorted(found.items(), key=lambda item: len(item[0])))
+
+
+def _number(x: Any) -> Any:
+    """A Python number as it was before it was saved as an array; anything else as it is."""
+    wide = isinstance(x, np.ndarray) and x.dtype in (np.float64, np.int64, np.bool_)
+    return x.item() if wide and x.ndim == 0 else x
 
 
 def _field_names(config_type: type) -> set[str]:

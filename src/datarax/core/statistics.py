@@ -73,5 +73,5 @@ def unpack(packed: Packed) -> dict[str, Any] | None:
 
 
 def is_array(x: Any) -> bool:
-    """Whether a leaf is an array, of NumPy or JAX."""
-    return isinstance(x, jax.Array | np.ndarray | np.generic)
+    """Whether a leaf is an array or a number: what can be traced and saved."""
+    return isinstance(x, jax.Array | np.ndarray | np.generic | int | float | complex)

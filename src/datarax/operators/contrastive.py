@@ -45,7 +45,7 @@ class ContrastiveOperatorConfig(CrossModalOperatorConfig):
       initial_scale: the inverse temperature at the start; `None` is 1/0.07 for InfoNCE (CLIP) and
         10 for the sigmoid loss (SigLIP).
       max_scale: bound of the learned inverse temperature; 100 is CLIP's.
-      initial_bias: start of the sigmoid loss's bias; -10 is SigLIP's, and
+      initial_bias: read by the sigmoid loss only, the start of its bias; -10 is SigLIP's, and
         `functional.sigmoid_bias_init` gives it for a batch size.
 
     Raises:
@@ -79,7 +79,9 @@ class ContrastiveOperatorConfig(CrossModalOperatorConfig):
         check_number("max_scale", self.max_scale, low=0, high=math.inf, open_low=True)
         check_number("initial_bias", self.initial_bias, low=-math.inf, high=math.inf)
         if self.initial_scale is not None:
-            check_number("initial_scale", self.initial_scale, low=0, high=self.max_scale)
+            check_number(
+                "initial_scale", self.initial_scale, low=0, high=self.max_scale, open_low=True
+            )
         if self.label_smoothing and self.method == "sigmoid":
             raise ValueError("label_smoothing belongs to method 'info_nce', got method 'sigmoid'")
         if self.stochastic:
@@ -115,6 +117,16 @@ class ContrastiveOperator(CrossModalOperator):
       ValueError: if projection heads are asked for without rngs.
     """
 
+    built_from = (
+        "method",
+        "features",
+        "projection_features",
+        "hidden_features",
+        "initial_scale",
+        "max_scale",
+        "initial_bias",
+    )
+
     def __init__(
         self,
         config: CrossModalOperatorConfig,
@@ -125,6 +137,8 @@ class ContrastiveOperator(CrossModalOperator):
         super().__init__(config, rngs=rngs, name=name)
         if not isinstance(config, ContrastiveOperatorConfig):
             check_count("output_fields", config.output_fields, [1])
+            if len(config.input_fields) < 2:
+                raise ValueError(f"a similarity needs two fields, got {config.input_fields}")
             return
         scale = config.initial_scale
         if scale is None:

@@ -66,6 +66,7 @@ class CrossAttentionOperator(CrossModalOperator):
     """
 
     config: CrossAttentionOperatorConfig
+    built_from = ("features", "num_heads", "head_dim", "out_features")
 
     def __init__(
         self,

@@ -24,7 +24,7 @@ class FusionOperatorConfig(CrossModalOperatorConfig):
       method: `nn.ConcatFusion`, `WeightedSumFusion`, `AttentionFusion` or `GatedFusion`.
       features: the width of each input field.
       out_features: the width of the result.
-      gate: of the gated method: a `"softmax"` over the modalities that are there, or a
+      gate: read by the gated method only: a `"softmax"` over the modalities that are there, or a
         `"sigmoid"` for each (Arevalo et al., 2017, arXiv:1702.01992).
 
     Raises:
@@ -43,6 +43,7 @@ class FusionOperatorConfig(CrossModalOperatorConfig):
         check_choice("gate", self.gate, Gate)
         check_features(self.features, self.input_fields)
         check_positive("out_features", self.out_features)
+        check_count("output_fields", self.output_fields, [1])
 
 
 class FusionOperator(CrossModalOperator):
@@ -58,6 +59,8 @@ class FusionOperator(CrossModalOperator):
       >>> FusionOperator(config).apply(record, {}, None)[0]["joint"].tolist()
       [0.5, 0.5, 0.5]
     """
+
+    built_from = ("method", "features", "out_features", "gate")
 
     def __init__(
         self,

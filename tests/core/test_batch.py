@@ -324,3 +324,12 @@ def test_the_names_of_the_page_are_there():
     mapped = op._vmap_apply(batch, None, None)
     np.testing.assert_allclose(mapped["joint"], op(batch)["joint"], rtol=1e-6)
     assert arrays()["image"].shape == (6, 3)
+
+
+def test_states_that_are_arrays_are_stacked():
+    rows = [Element({"x": np.ones(2)}, np.full(2, i, np.float32)) for i in range(3)]
+    assert Batch.from_elements(rows).states.tolist() == [[0, 0], [1, 1], [2, 2]]
+    rows = [Element({"x": np.ones(2)}, np.float32(0)) for _ in range(3)]
+    assert Batch.from_elements(rows).states.shape == (3,)
+    with pytest.raises(TypeError, match="must be a dict of fields"):
+        Batch.from_elements([Element((np.ones(2),))])

@@ -78,3 +78,12 @@ def test_fingerprint_sees_every_value():
 def test_refusals(arguments, message):
     with pytest.raises(ValueError, match=message):
         MemorySource(**arguments)
+
+
+def test_elements_are_kept_as_they_are():
+    source = MemorySource([Element({"x": np.array([2**40 + 7])}), Element({"x": np.array([1])})])
+    assert source[0].data["x"].tolist() == [2**40 + 7]
+    with pytest.raises(ValueError, match="holds no states"):
+        MemorySource([Element({"x": np.ones(1)}, {"s": np.ones(1)})])
+    with pytest.raises(ValueError, match=r"nested \['a'\]"):
+        MemorySource([Element({"a": {"b": np.ones(1)}})])

@@ -132,11 +132,7 @@ class Batch(Generic[T]):
           >>> Batch.from_elements(rows).presence["b"].tolist()
           [True, False]
         """
-        if not elements:
-            raise ValueError("a batch needs at least one element")
-        data, presence = _stack_data([element.data for element in elements], spec, optional)
-        states = [element.state for element in elements]
-        stacked = _stack_states(states) if any(states) else states[0]
+        data, stacked, presence = stack_elements(elements, spec=spec, optional=optional)
         metadata = [element.metadata for element in elements]
         some = [row or {} for row in metadata] if any(metadata) else None
         data, stacked, presence = jax.device_put((data, stacked, presence))
@@ -229,6 +225,27 @@ class Batch(Generic[T]):
             row["record_index"] = self.record_index[index]
         data, state = jax.tree.map(lambda x: x[index], (self.data, self.states))
         return Element(data, state, row or None)
+
+
+def stack_elements(
+    elements: Sequence[Element], *, spec: Any = None, optional: Sequence[str] = ()
+) -> tuple[dict[str, Any], Any, dict[str, Any]]:
+    """Data, states and presence of `Batch.from_elements` as NumPy arrays, still on the host.
+
+    Raises:
+      TypeError: if the data of a record is no mapping.
+      ValueError: as `Batch.from_elements`.
+    """
+    if not elements:
+        raise ValueError("a batch needs at least one element")
+    rows = [element.data for element in elements]
+    if not all(isinstance(row, Mapping) for row in rows):
+        kinds = sorted({type(row).__name__ for row in rows})
+        raise TypeError(f"the data of a record must be a dict of fields, got {kinds}")
+    data, presence = _stack_data(rows, spec, optional)
+    states = [element.state for element in elements]
+    empty = all(type(state) is dict and not state for state in states)
+    return data, {} if empty else _stack_states(states), presence
 
 
 PARTS = ("data", "states", "batch_state", "valid_mask", "presence", "record_index", "epoch")

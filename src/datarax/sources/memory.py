@@ -10,7 +10,7 @@ import numpy as np
 
 from datarax.core.config import DataraxModuleConfig
 from datarax.core.data_source import DataSourceModule
-from datarax.core.element_batch import Batch, Element
+from datarax.core.element_batch import Batch, Element, stack_elements
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -124,8 +124,10 @@ def _from_arrays(
 
 
 def _from_elements(elements: list[Element]) -> Columns:
-    batch = jax.tree.map(np.asarray, Batch.from_elements(elements))
+    data, states, presence = stack_elements(elements)
+    if jax.tree.leaves(states):
+        raise ValueError("a memory source holds no states: put them into the data of its records")
+    if nested := sorted(name for name, value in data.items() if isinstance(value, Mapping)):
+        raise ValueError(f"a memory source holds flat fields, got nested {nested}")
     metadata = [element.metadata or {} for element in elements]
-    return _from_arrays(
-        batch.data, presence=batch.presence, metadata=metadata if any(metadata) else None
-    )
+    return _from_arrays(data, presence=presence, metadata=metadata if any(metadata) else None)

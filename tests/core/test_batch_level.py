@@ -185,3 +185,20 @@ def test_an_empty_batch_keeps_and_widens_batch_state():
     out = Adds(config())(records(0, batch_state={"before": jnp.float32(3)}))
     assert out.batch_state["before"] == 3
     assert out.batch_state["count"] == 0
+
+
+class Overwrite(CrossModalOperator):
+    """Writes a field that it does not read, in all rows."""
+
+    def apply_batch(self, batch, stats=None):
+        return batch.replace(data={**batch.data, "other": batch["image"] * 2})
+
+
+def test_a_field_written_anew_is_present_again():
+    batch = records()
+    absent = jnp.zeros(batch.batch_size, bool)
+    batch = batch.replace(data={**batch.data, "other": batch["image"]}, presence={"other": absent})
+    assert "other" not in Overwrite(config("image"))(batch).presence
+    valid = jnp.arange(batch.batch_size) < 1
+    out = Overwrite(config("image"))(batch.replace(valid_mask=valid))
+    assert out.presence["other"].tolist() == valid.tolist()

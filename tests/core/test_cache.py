@@ -9,6 +9,7 @@ from flax import nnx
 from datarax.core import Batch, CrossModalOperator, Element
 
 from .examples import (
+    FusionOperator,
     Noisy,
     Notes,
     Queue,
@@ -308,3 +309,16 @@ def test_elements_stacked_anew_hit():
     op(Batch.from_elements(elements))
     assert meter.count == 1
     assert Notes().count == 0
+
+
+def test_weak_and_strong_types_are_told_apart():
+    op = FusionOperator(config(cacheable=True))
+    half = jnp.ones((2, 3), jnp.bfloat16)
+    weak = jax.lax.full((2, 3), 1.0)
+    strong = jnp.ones((2, 3), jnp.float32)
+    assert weak.weak_type
+    with jax.numpy_dtype_promotion("standard"):
+        fresh = FusionOperator(config())
+        for a in (weak, strong):
+            batch = Batch.from_parts({"image": a, "text": half})
+            assert op(batch)["joint"].dtype == fresh(batch)["joint"].dtype

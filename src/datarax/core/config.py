@@ -19,7 +19,8 @@ class DataraxModuleConfig:
     Attributes:
       cacheable: serve a repeated call on the same content from memory.
       batch_stats_fn: maps the batched data of a call to a dict of statistics; a function or a
-        module. A module is lifted: its parameters are the operator's.
+        module. A module is lifted: its parameters are the operator's. It sees zeros in the rows
+        that are skipped and in the fields that are absent.
       precomputed_stats: statistics known in advance. Excludes `batch_stats_fn`.
 
     Raises:
@@ -34,6 +35,7 @@ class DataraxModuleConfig:
     def __post_init__(self) -> None:
         if self.batch_stats_fn is not None and self.precomputed_stats is not None:
             raise ValueError("batch_stats_fn excludes precomputed_stats: give one of them")
+        check_flag("cacheable", self.cacheable)
         if self.batch_stats_fn is not None and not callable(self.batch_stats_fn):
             raise ValueError(f"batch_stats_fn must be callable, got {self.batch_stats_fn!r}")
         if self.precomputed_stats is not None and not isinstance(self.precomputed_stats, dict):
@@ -62,6 +64,9 @@ class OperatorConfig(DataraxModuleConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_flag("stochastic", self.stochastic)
+        if self.stream_name is not None and not isinstance(self.stream_name, str):
+            raise ValueError(f"stream_name must be a string, got {self.stream_name!r}")
         if self.stochastic and not self.stream_name:
             raise ValueError("a stochastic operator needs stream_name, the RNG stream to draw from")
         if not self.stochastic and self.stream_name is not None:
@@ -73,6 +78,16 @@ class OperatorConfig(DataraxModuleConfig):
             raise ValueError(
                 f"batch_strategy must be one of {BATCH_STRATEGIES}, got {self.batch_strategy!r}"
             )
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Reject a value that is neither True nor False.
+
+    Raises:
+      ValueError: with the value.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
 
 
 def check_field_list(name: str, value: Any, *, unique: bool) -> None:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from datarax.core.config import OperatorConfig, check_field_list
+from datarax.core.config import OperatorConfig, check_field_list, check_flag
 from datarax.core.element_batch import Batch
 from datarax.core.fields import get_field, require_fields, set_field
 from datarax.core.operator import OperatorModule
@@ -45,6 +45,7 @@ class CrossModalOperatorConfig(OperatorConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_flag("validate_alignment", self.validate_alignment)
         check_field_list("input_fields", self.input_fields, unique=False)
         check_field_list("output_fields", self.output_fields, unique=True)
         if not isinstance(self.operation, str):

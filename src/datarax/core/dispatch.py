@@ -342,7 +342,7 @@ def count_rows(masks: list[Any], size: int) -> Any:
                 return functools.reduce(operator.and_, bits).bit_count()
             rows = functools.reduce(operator.and_, map(np.asarray, masks))
             return int(np.count_nonzero(rows))
-        except RuntimeError:  # some of it is on other hosts
+        except (RuntimeError, BufferError):  # it is spread over devices, or hosts
             pass
     return jnp.sum(functools.reduce(operator.and_, masks), dtype=jnp.uint32)
 
@@ -369,8 +369,9 @@ def _content(plan: Plan, inputs: Any, *, computes: bool) -> Any:
     inputs = (values, inputs[0], None if inputs[1] is None else pack(inputs[1], "set"))
     leaves, treedef = jax.tree_util.tree_flatten(inputs)
     for leaf in leaves:
-        array = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
-        digest.update(f"{array.dtype}{array.shape}".encode())
+        leaf = jax.random.key_data(leaf) if _is_key(leaf) else leaf
+        array, weak = np.asarray(leaf), isinstance(leaf, jax.Array) and leaf.weak_type
+        digest.update(f"{array.dtype}{array.shape}{weak}".encode())
         digest.update(np.ascontiguousarray(array).view(np.uint8).data)  # bfloat16 is no buffer
     return plan.call, treedef, digest.digest()
 

@@ -36,14 +36,20 @@ def zero_skipped(batch: Batch, rows: Any) -> Batch:
     return batch.replace(data=data, states=states)
 
 
-def finish(batch: Batch, clean: Batch, out: Batch, rows: Any) -> Batch:
+def finish(
+    batch: Batch, clean: Batch, out: Batch, *, rows: Any, read_fields: Sequence[str]
+) -> Batch:
     """Undo `zero_skipped` after a batch-level operator: originals back, new fields masked.
+
+    A field written anew is present where rows were processed, unless the operator gave it another
+    presence, or read the field itself and left its presence as it was.
 
     Args:
       batch: the batch as it came.
       clean: what `zero_skipped` made of it.
       out: what the operator made of that.
       rows: the rows that were processed.
+      read_fields: the fields that the operator reads.
     """
     before = paths(clean.data)
     original = paths(batch.data)
@@ -66,8 +72,12 @@ def finish(batch: Batch, clean: Batch, out: Batch, rows: Any) -> Batch:
             batch.states,
         )
     presence = dict(out.presence)
-    for name in written if rows is not None else ():
-        presence[name] = rows & presence.get(name, rows)
+    for name in written:
+        as_before = name in presence and presence[name] is clean.presence.get(name)
+        if as_before and name not in read_fields:
+            presence.pop(name)
+        if rows is not None:
+            presence[name] = rows & presence.get(name, rows)
     return out.replace(data=data, states=states, presence=of_fields(presence, data))
 
 
@@ -102,15 +112,23 @@ def leaf_path(path: tuple[Any, ...]) -> tuple[str, ...]:
     return tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
 
 
-def record_metadata(batch: Batch, fields: Sequence[str]) -> dict[str, Any]:
-    """What `apply` sees as metadata, with the batch axis: `valid`, `presence`, `record_index`."""
-    size = batch.batch_size
-    names = dict.fromkeys([*fields, *batch.presence]) if fields else dict.fromkeys(batch.presence)
+def record_metadata(batch: Batch) -> dict[str, Any]:
+    """The masks and indices that there are, with the batch axis; see `row_metadata`."""
+    return {
+        "valid": batch.valid_mask,
+        "presence": dict(batch.presence),
+        "record_index": batch.record_index,
+    }
+
+
+def row_metadata(row: dict[str, Any], fields: Sequence[str]) -> dict[str, Any]:
+    """What `apply` sees of one row: `valid`, `presence` (of all `fields` too), `record_index`."""
+    true = jnp.ones((), bool)
     presence = {}
-    for name in names:
-        masks = [mask for entry, mask in batch.presence.items() if covers(entry, name)]
-        presence[name] = jnp.ones(size, bool)
-        for mask in masks:
-            presence[name] = presence[name] & mask
-    valid = jnp.ones(size, bool) if batch.valid_mask is None else batch.valid_mask
-    return {"valid": valid, "presence": presence, "record_index": batch.record_index}
+    for name in dict.fromkeys([*fields, *row["presence"]]):
+        presence[name] = true
+        for entry, mask in row["presence"].items():
+            if covers(entry, name):
+                presence[name] = presence[name] & mask
+    valid = true if row["valid"] is None else row["valid"]
+    return {"valid": valid, "presence": presence, "record_index": row["record_index"]}

@@ -25,7 +25,8 @@ class OperatorModule(DataraxModule, dispatch.HasRuntime):
     eagerly an operator runs as one compiled function; inside a JAX transform it is traced with it.
 
     A row is processed if it is valid and has the `required_fields`. Of any other row the operator
-    sees zeros, its new fields are zeros with presence False, and its gradient is exactly 0.
+    sees zeros, its new fields are zeros with presence False, and its gradient is exactly 0
+    (provided that `apply` has a finite derivative at zeros).
 
     With `config.cacheable`, an eager call on content seen before returns the fields kept from then:
     neither `apply` nor `batch_stats_fn` runs, the rows are counted. The key is a BLAKE2 hash of the
@@ -99,6 +100,11 @@ class OperatorModule(DataraxModule, dispatch.HasRuntime):
     def read_fields(self) -> tuple[str, ...]:
         """The fields that the operator reads; `apply` finds their presence in its metadata."""
         return ()
+
+    @property
+    def masks_rows_itself(self) -> bool:
+        """Whether an overridden `apply_batch` gets rows as they came, and masks what it writes."""
+        return False
 
     @property
     def overrides_apply_batch(self) -> bool:
@@ -269,7 +275,7 @@ class OperatorModule(DataraxModule, dispatch.HasRuntime):
             return self._empty(batch, stats)
         if stats is None:
             stats = self._call_statistics(batch)
-        if not self.overrides_apply_batch:
+        if not self.overrides_apply_batch or self.masks_rows_itself:
             return self.apply_batch(batch, stats)
         rows = batch.where(*self.required_fields)
         clean = masks.zero_skipped(batch, rows)
@@ -277,7 +283,7 @@ class OperatorModule(DataraxModule, dispatch.HasRuntime):
         if not isinstance(out, Batch):
             kind = type(self).__name__
             raise TypeError(f"apply_batch of {kind} must return a Batch, got {type(out).__name__}")
-        return masks.finish(batch, clean, out, rows)
+        return masks.finish(batch, clean, out, rows=rows, read_fields=self.read_fields)
 
     def check_batch(self, batch: Batch) -> None:
         """Raise, while tracing, if the fields of a batch do not fit."""

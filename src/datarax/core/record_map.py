@@ -52,10 +52,11 @@ def map_records(
     """
     rows = batch.where(*required_fields)
     clean = masks.zero_skipped(batch, rows)
-    metadata = masks.record_metadata(batch, read_fields)
+    metadata = masks.record_metadata(batch)
     written = _Written()
 
     def one(data: Any, state: Any, meta: Any, params: Any) -> Any:
+        meta = masks.row_metadata(meta, read_fields)
         own = {**meta, "presence": dict(meta["presence"])}  # apply may write into it
         result = apply(data, state, own, params, stats)
         if not isinstance(result, tuple) or len(result) != 3:

@@ -30,9 +30,10 @@ class AlignmentOperatorConfig(CrossModalOperatorConfig):
       method: `"cosine"` is 1 - cosine, `"squared_error"` the mean squared difference;
         `"alignment_uniformity"` is Wang and Isola's sum, `"modality_gap"` the distance of the two
         centroids, the same for every row.
-      normalize: make unit vectors first; `None` does for the two methods that relate rows, which
-        are defined on the sphere.
-      power: exponent of the distance in the alignment term; 2 is the paper's.
+      normalize: make unit vectors first, which `"cosine"` is indifferent to; `None` does for the
+        two methods that relate rows, which are defined on the sphere.
+      power: exponent of the distance in the alignment term; 2 is the paper's. This and the next two
+        are read by `"alignment_uniformity"` only.
       t: factor in the exponent of the uniformity term; 2 is the paper's.
       uniformity_weight: weight of the mean uniformity of both fields; 1 is the paper's.
 

@@ -58,7 +58,7 @@ def build_operator(
       'FusionOperator'
     """
     operation = table.get("operation", "fusion")
-    if operation not in OPERATIONS:
+    if not isinstance(operation, str) or operation not in OPERATIONS:
         raise ValueError(f"operation {operation!r} is unknown{_nearest(operation, OPERATIONS)}")
     own, operator = OPERATIONS[operation]
     known = {f.name: f for f in dataclasses.fields(own)}

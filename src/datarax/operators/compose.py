@@ -13,9 +13,11 @@ from datarax.core.operator import OperatorModule
 class Sequential(OperatorModule):
     """One operator after another, as one compiled call.
 
+    The operators keep their own statistics, counters and generators; as those may change in a call,
+    a sequence is never served from a cache, nor are its operators within it.
+
     Args:
-      operators: at least one; each sees what the ones before it wrote. They keep their own
-        statistics, counters and generators.
+      operators: at least one; each sees what the ones before it wrote.
       name: a name for messages and reports.
 
     Raises:
@@ -37,6 +39,11 @@ class Sequential(OperatorModule):
         for part in self.operators:
             batch = part(batch, stats)
         return batch
+
+    @property
+    def masks_rows_itself(self) -> bool:
+        """True: each operator masks what it writes."""
+        return True
 
     def output_spec(self, input_spec: Any) -> Any:
         """The last operator's spec of what the ones before it make."""

@@ -63,7 +63,8 @@ class CropConfig(_FieldConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_size("size", self.size)
-        if self.offset is not None and (len(self.offset) != 2 or min(self.offset) < 0):
+        pair = isinstance(self.offset, tuple) and len(self.offset) == 2
+        if self.offset is not None and not (pair and min(self.offset) >= 0):
             raise ValueError(f"offset must be (top, left), not negative, got {self.offset!r}")
 
 
@@ -83,7 +84,8 @@ class ReshapeConfig(_FieldConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if any(n < -1 for n in self.shape) or sum(n == -1 for n in self.shape) > 1:
+        sizes = isinstance(self.shape, tuple) and all(isinstance(n, int) for n in self.shape)
+        if not sizes or any(n < -1 for n in self.shape) or sum(n == -1 for n in self.shape) > 1:
             raise ValueError(f"shape must be sizes, one of which may be -1, got {self.shape!r}")
 
 
@@ -111,8 +113,11 @@ class NormalizeConfig(_FieldConfig):
         check_number("scale", self.scale, low=0, high=1e9, open_low=True)
         if (self.mean is None) != (self.std is None):
             raise ValueError(f"give both mean and std or none, got {self.mean!r} and {self.std!r}")
-        numbers = self.std if isinstance(self.std, tuple) else (self.std,)
-        for number in () if self.std is None else numbers:
+        if self.mean is None or self.std is None:
+            return
+        for number in self.mean if isinstance(self.mean, tuple) else (self.mean,):
+            check_number("mean", number, low=-1e9, high=1e9)
+        for number in self.std if isinstance(self.std, tuple) else (self.std,):
             check_number("std", number, low=0, high=1e9, open_low=True)
 
 

@@ -7,7 +7,6 @@ OUT ?= runs/glyphs
 
 run: .venv/.run
 	$(PY) -m datarax train glyphs --out "$(OUT)" --overwrite
-	$(PY) -m datarax evaluate "$(OUT)"
 
 test: lint types
 	$(PY) -m pytest -m "not slow"
@@ -29,14 +28,15 @@ types: .venv/.dev
 bench: .venv/.dev
 	$(PY) benchmarks/dispatch.py
 
-.venv/bin/python:
+.venv/.made:
 	$(PYTHON) -m venv .venv
+	touch $@
 
-.venv/.run: pyproject.toml | .venv/bin/python
+.venv/.run: pyproject.toml | .venv/.made
 	$(PY) -m pip install --quiet --disable-pip-version-check -e .
 	touch $@
 
-.venv/.dev: pyproject.toml | .venv/bin/python
+.venv/.dev: pyproject.toml | .venv/.made
 	$(PY) -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	touch $@
 

@@ -9,7 +9,7 @@ import jax
 import jinja2
 import numpy as np
 from flax import nnx
-from markupsafe import Markup
+from jinja2.utils import markupsafe
 
 from datarax.train.characters import Characters, TrainedRun, characters
 from datarax.train.files import write_file
@@ -79,7 +79,9 @@ def _galleries(
     return {"there": there, "back": back}
 
 
-def _space(run: TrainedRun, found: Characters, *, fields: tuple[str, str]) -> dict[str, Markup]:
+def _space(
+    run: TrainedRun, found: Characters, *, fields: tuple[str, str]
+) -> dict[str, markupsafe.Markup]:
     """The plots of similarity and of the embeddings of all towers."""
     columns = found.table.columns
     embeddings = {name: run.embed(name, columns[name]) for name in run.config.towers}

@@ -6,7 +6,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from markupsafe import Markup
+from jinja2.utils import markupsafe
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -38,7 +38,7 @@ _STYLE = {
 _MOST_SCRIPTS = 7
 
 
-def curves(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Markup]:
+def curves(metrics: Sequence[Mapping[str, Any]]) -> dict[str, markupsafe.Markup]:
     """A plot for each of loss, temperature, learning rate and validation recall that was logged."""
     train = [line for line in metrics if line["kind"] == "train"]
     validation = [line for line in metrics if line["kind"] == "validation"]
@@ -52,7 +52,9 @@ def curves(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Markup]:
     return {title: plot for title, plot in plots.items() if plot}
 
 
-def heat_map(similarity: np.ndarray, groups: Sequence[str], *, fields: tuple[str, str]) -> Markup:
+def heat_map(
+    similarity: np.ndarray, groups: Sequence[str], *, fields: tuple[str, str]
+) -> markupsafe.Markup:
     """Cosine similarity [n, n] of one field by another; equal `groups` are adjacent."""
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(5.6, 5.0)
@@ -74,7 +76,7 @@ def heat_map(similarity: np.ndarray, groups: Sequence[str], *, fields: tuple[str
         return _svg(figure, f"Similarity of {fields[0]} and {fields[1]}")
 
 
-def modality_map(points: Mapping[str, np.ndarray]) -> Markup:
+def modality_map(points: Mapping[str, np.ndarray]) -> markupsafe.Markup:
     """Two coordinates of each embedding [n, 2], coloured by modality."""
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(4.4, 4.2)
@@ -86,7 +88,7 @@ def modality_map(points: Mapping[str, np.ndarray]) -> Markup:
         return _svg(figure, "Embeddings by modality")
 
 
-def script_map(points: np.ndarray, scripts: Sequence[str]) -> Markup:
+def script_map(points: np.ndarray, scripts: Sequence[str]) -> markupsafe.Markup:
     """Two coordinates of each embedding [n, 2], coloured by the most frequent scripts."""
     names, counts = np.unique(np.array(scripts, dtype=object).astype(str), return_counts=True)
     frequent = names[np.argsort(-counts, kind="stable")[:_MOST_SCRIPTS]]
@@ -112,7 +114,7 @@ def script_map(points: np.ndarray, scripts: Sequence[str]) -> Markup:
         return _svg(figure, "Embeddings by script")
 
 
-def _lines(lines: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> Markup | None:
+def _lines(lines: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> markupsafe.Markup | None:
     keys = [key for key in keys if any(line.get(key) is not None for line in lines)]
     if not keys:
         return None
@@ -146,14 +148,14 @@ def _bare(axes: Axes) -> None:
     axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncols=4, markerscale=2.2)
 
 
-def _svg(figure: Figure, title: str) -> Markup:
+def _svg(figure: Figure, title: str) -> markupsafe.Markup:
     content = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(content, format="svg", metadata=nothing)
     text = content.getvalue()
     text = text[text.index("<svg") :].replace(_INK, "currentColor")
-    label = Markup('<svg role="img" aria-label="{}"').format(title)
-    return Markup(text.replace("<svg", label, 1))
+    label = markupsafe.Markup('<svg role="img" aria-label="{}"').format(title)
+    return markupsafe.Markup(text.replace("<svg", label, 1))
 
 
 def _spans(starts: Sequence[int], end: int) -> list[tuple[int, int]]:

@@ -132,7 +132,10 @@ def test_a_state_that_does_not_fit_is_refused_with_every_difference():
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"seed": -1}, "seed must be in"),
         ({"seed": 2**32}, "seed must be in"),
-        ({"batch_size": 11, "drop_remainder": True}, "10 records give no full batch: batch_size 11"),
+        (
+            {"batch_size": 11, "drop_remainder": True},
+            "10 records give no full batch: batch_size 11",
+        ),
     ],
 )
 def test_refusals(options, message):

@@ -238,11 +238,7 @@ def stack_elements(
     """
     if not elements:
         raise ValueError("a batch needs at least one element")
-    rows = [element.data for element in elements]
-    if not all(isinstance(row, Mapping) for row in rows):
-        kinds = sorted({type(row).__name__ for row in rows})
-        raise TypeError(f"the data of a record must be a dict of fields, got {kinds}")
-    data, presence = _stack_data(rows, spec, optional)
+    data, presence = _stack_data([element.data for element in elements], spec, optional)
     states = [element.state for element in elements]
     empty = all(type(state) is dict and not state for state in states)
     return data, {} if empty else _stack_states(states), presence
@@ -344,8 +340,11 @@ def _stack_data(
     if type(first) is dict and spec is None and not optional:
         keys = first.keys()
         flat = not any(isinstance(x, Mapping) for x in first.values())
-        if flat and all(row.keys() == keys for row in rows):
+        if flat and all(type(row) is dict and row.keys() == keys for row in rows):
             return {name: _stack((name,), [row[name] for row in rows]) for name in keys}, {}
+    if not all(isinstance(row, Mapping) for row in rows):
+        kinds = sorted({type(row).__name__ for row in rows})
+        raise TypeError(f"the data of a record must be a dict of fields, got {kinds}")
     rows = [flatten(row) for row in rows]
     known = {} if spec is None else flatten(spec)
     names = list(dict.fromkeys([*known, *(name for row in rows for name in row)]))

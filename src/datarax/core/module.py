@@ -242,7 +242,7 @@ class DataraxModule(nnx.Module):
         self._keep_statistics(stats, origin)
 
     def requires_rng_streams(self) -> list[str] | None:
-        """The RNG streams that this module and its parts draw from; `None` if there are none."""
+        """The RNG streams that this module and its datarax parts draw from, or `None`."""
         names = [name for part in _parts(self).values() for name in part._own_streams()]
         return list(dict.fromkeys(names)) or None
 

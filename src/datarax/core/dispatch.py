@@ -249,13 +249,14 @@ class HasRuntime:
             return self._runtime
 
 
+_trace_state = jax.extend.core.get_opaque_trace_state
 with jax.ensure_compile_time_eval():
-    _EAGER = jax.extend.core.get_opaque_trace_state()
+    _EAGER = _trace_state()
 
 
 def is_eager() -> bool:
     """Whether no JAX transform is being traced."""
-    return jax.extend.core.get_opaque_trace_state() == _EAGER
+    return _trace_state() == _EAGER
 
 
 def call(
@@ -275,7 +276,10 @@ def call(
       run: what to do, `run(op, batch, stats)`; traced.
       statistics: finds the statistics of a batch; run eagerly, unless the cache has the result.
     """
-    runtime = op.runtime
+    try:
+        runtime = op._runtime
+    except AttributeError:
+        runtime = op.runtime
     plan = runtime.plan
     if plan is None or not plan.fits():
         plan = runtime.plan = Plan(op, run, runtime.compiled)
@@ -294,7 +298,7 @@ def call(
         stats = statistics(op, batch)
     packed = None if stats is None else pack(stats, "set")
     try:
-        changes = plan.call(plan.values(), parts, packed)
+        changes = plan.call([read() for read in plan.readers], parts, packed)
     except TypeError:
         op.check_batch(batch)  # says better what is wrong with a field that is no array
         raise

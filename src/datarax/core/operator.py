@@ -31,7 +31,7 @@ class OperatorModule(DataraxModule, dispatch.HasRuntime):
     With `config.cacheable`, an eager call on content seen before returns the fields kept from then:
     neither `apply` nor `batch_stats_fn` runs, the rows are counted. The key is a BLAKE2 hash of the
     bytes of all data, states, masks, indices, parameters and statistics, beside the config and
-    every other static attribute; hashing costs about a millisecond a megabyte, and on an
+    every other static attribute; hashing costs a millisecond or two a megabyte, and on an
     accelerator a copy to the host. The last 32 results are kept. A call that draws random numbers
     or updates Variables is never served from the cache, a traced one bypasses it.
 

@@ -47,7 +47,7 @@ def pairwise_dot_product(a: Num[Array, "n d"], b: Num[Array, "m e"]) -> Float[Ar
 
     Returns:
       The matrix, accumulated and returned in at least float32. float32 inputs are multiplied in
-      full precision on every device: at a logit scale of 100 the TF32 of a GPU is 0.05 off.
+      full precision on every device, where a GPU's default would round them to TF32.
 
     Raises:
       TypeError: if an input is not floating point.

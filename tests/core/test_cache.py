@@ -295,12 +295,6 @@ def test_clones_do_not_share_it():
     assert meter.count == 2
 
 
-def test_the_docstring_says_what_is_hashed_and_what_it_costs():
-    told = CrossModalOperator.__mro__[1].__doc__
-    assert "BLAKE2" in told
-    assert "millisecond a megabyte" in told
-
-
 def test_elements_stacked_anew_hit():
     meter = Meter()
     op = Shift(config("image", cacheable=True, batch_stats_fn=meter))

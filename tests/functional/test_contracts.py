@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-from functional_table import CASES, on_device
+from functional_case import on_device
+from functional_table import CASES
 from jax.test_util import check_grads
 
 every = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)

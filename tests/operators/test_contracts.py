@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from operator_table import ROWS, TABLE, batch_of, floats
+from operator_row import ROWS, batch_of, floats
+from operator_table import TABLE
 
 from datarax.core import Batch
 

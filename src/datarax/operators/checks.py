@@ -1,5 +1,6 @@
 """What configurations of operators have in common to reject."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
@@ -64,3 +65,24 @@ def check_number(
     if not number or not (low < value if open_low else low <= value) or not value <= high:
         bracket = "(" if open_low else "["
         raise ValueError(f"{name} must be a number in {bracket}{low}, {high}], got {value!r}")
+
+
+def check_options(config: Any, choice: str, options: Mapping[str, Sequence[str]]) -> None:
+    """Raise if an option is set that the chosen method does not read.
+
+    Args:
+      config: a dataclass.
+      choice: the method in force.
+      options: for each method the names of the fields that it alone, or with others, reads. A
+        field that no method lists is read by all of them.
+
+    Raises:
+      ValueError: naming the field, its value and the methods that read it.
+    """
+    optional = {name for names in options.values() for name in names}
+    defaults = {f.name: f.default for f in dataclasses.fields(config)}
+    for name in sorted(optional - set(options.get(choice, ()))):
+        value = getattr(config, name)
+        if value != defaults[name]:
+            readers = [method for method, names in options.items() if name in names]
+            raise ValueError(f"{name}={value!r} is read by {readers} only, got {choice!r}")

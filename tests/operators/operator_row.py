@@ -1,0 +1,62 @@
+"""What a row of the table is: how to make an operator, what it reads, what it must write."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from datarax.core import Batch, CrossModalOperatorConfig, OperatorModule
+
+ROWS = 6
+
+
+@dataclass(frozen=True)
+class Row:
+    """An operator and its data.
+
+    Attributes:
+      make: the operator with fresh parameters.
+      shapes: of one record's input fields.
+      out: the output field, and its shape in a record.
+      absent_ok: a record without one field is processed all the same.
+      relates_rows: a record's result depends on the others.
+      changes: fields of its config and another value of each, which must show: in the output, in
+        the parameters, or as an error.
+    """
+
+    make: Callable[[], OperatorModule]
+    shapes: dict[str, tuple[int, ...]]
+    out: tuple[str, tuple[int, ...]]
+    absent_ok: bool = False
+    relates_rows: bool = False
+    changes: dict[str, Any] = field(default_factory=dict)
+
+
+PAIR = {"a": (4,), "b": (4,)}
+MIXED = {"a": (4,), "b": (3,), "c": (5,)}
+
+
+def plain(kind, inputs, out, **options):
+    config = CrossModalOperatorConfig(input_fields=inputs, output_fields=[out], **options)
+    return lambda: kind(config, rngs=nnx.Rngs(0, noise=1))
+
+
+def batch_of(row: Row, seed: int = 0, rows: int = ROWS, dtype=jnp.float32, **parts) -> Batch:
+    """Random records for an operator of the table."""
+    rng = np.random.default_rng(seed)
+    data = {
+        name: jnp.asarray(rng.normal(size=(rows, *shape)), dtype)
+        for name, shape in row.shapes.items()
+    }
+    if "context" in data:
+        data["keep"] = jnp.asarray(rng.random((rows, 4)) < 0.7).at[:, 0].set(True)
+    return Batch.from_parts(data, **parts)
+
+
+def floats(batch: Batch) -> dict[str, jax.Array]:
+    """The fields that have gradients."""
+    return {n: x for n, x in batch.data.items() if jnp.issubdtype(x.dtype, jnp.floating)}

@@ -54,7 +54,8 @@ def batch_of(row: Row, seed: int = 0, rows: int = ROWS, dtype=jnp.float32, **par
     }
     if "context" in data:
         data["keep"] = jnp.asarray(rng.random((rows, 4)) < 0.7).at[:, 0].set(True)
-    return Batch.from_parts(data, **parts)
+    index = jnp.arange(rows, dtype=jnp.uint32)
+    return Batch.from_parts(data, **({"record_index": index} | parts))
 
 
 def floats(batch: Batch) -> dict[str, jax.Array]:

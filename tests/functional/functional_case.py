@@ -42,6 +42,9 @@ class Case:
         mask[0], mask[1] = True, False
         return mask
 
+    def full_mask(self):
+        return None if self.mask is None else np.ones((N, *self.mask[1:]), bool)
+
     def labels(self, *, n=N):
         return IDS[:n] if self.ids else None
 

@@ -1,6 +1,7 @@
 """Rows of masked reductions, norms and similarities."""
 
 import functional_oracles as oracle
+import numpy as np
 from functional_case import Case, N, vectors
 
 from datarax import functional

@@ -3,16 +3,19 @@ PYTHON ?= python3
 PY := .venv/bin/python
 OUT ?= runs/glyphs
 
+# The gate compiles more than it computes: programs are left unoptimised there, and only there.
+QUICK := XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
 .PHONY: run test test-all bench lint format types clean
 
 run: .venv/.run
 	$(PY) -m datarax train glyphs --out "$(OUT)" --overwrite
 
 test: lint types
-	$(PY) -m pytest -m "not slow"
+	$(QUICK) $(PY) -m pytest -m "not slow" -n auto --dist worksteal
 
 test-all: lint types
-	$(PY) -m pytest
+	$(PY) -m pytest -n auto --dist worksteal
 
 lint: .venv/.dev
 	$(PY) -m ruff check .

@@ -1,7 +1,21 @@
-"""JAX made strict: no silent promotion of types or ranks, signatures checked at run time."""
+"""JAX made strict: no silent promotion of types or ranks, signatures checked at run time.
 
+Programs are kept for the run: the same model is compiled by many tests, workers and commands.
+"""
+
+import atexit
 import os
+import shutil
+import tempfile
 
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # workers and commands inherit it
+    _cache = tempfile.mkdtemp(prefix="datarax-tests-")
+    atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+    os.environ |= {
+        "JAX_COMPILATION_CACHE_DIR": _cache,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "agg")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from datarax.cli import main
 from datarax.train.config import TrainConfig, dump_config
 
 CONFIG = dump_config(TrainConfig(seed=7))
@@ -137,15 +138,26 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", list(BAD))
-def test_one_line_and_nothing_written(place, kind):
+def test_one_line_and_nothing_written(place, kind, monkeypatch, capfd):
     arguments, said = BAD[kind]
     before = content(place)
+    monkeypatch.chdir(place)
+    code = main(arguments)
+    written, complained = capfd.readouterr()
+    assert (code, written) == (2, ""), complained
+    assert complained.count("\n") == 1
+    assert complained.startswith("datarax: ")
+    assert said in complained
+    assert content(place) == before
+
+
+@pytest.mark.parametrize("kind", ["command", "seed", "in use", "no picture"])
+def test_one_line_from_a_process_of_its_own(place, kind):
+    arguments, said = BAD[kind]
     done = datarax(*arguments, cwd=place)
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith("datarax: ")
     assert said in done.stderr
-    assert content(place) == before
 
 
 @pytest.mark.parametrize("where", ["before", "after"])

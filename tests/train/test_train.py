@@ -91,13 +91,14 @@ def stop_at(monkeypatch, step, stop):
 
 
 def test_interrupted_twice_and_resumed_is_uninterrupted(whole, tmp_path, monkeypatch):
+    handler = signal.getsignal(signal.SIGINT)
     for step, resume in ((4, False), (6, True)):
         with monkeypatch.context() as patch:
             stop_at(patch, step, lambda: signal.raise_signal(signal.SIGINT))
             with pytest.raises(KeyboardInterrupt, match=f"step {step}"):
                 train(CONFIG, tmp_path / "run", resume=resume)
         assert json.loads(metrics(tmp_path / "run").splitlines()[-1])["step"] == step
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
     resumed = train(CONFIG, tmp_path / "run", resume=True)
     assert metrics(resumed.path) == metrics(whole.path)
     assert resumed.evaluation == whole.evaluation

@@ -11,12 +11,34 @@ from datarax.functional.alignment import (
     uniformity,
 )
 from datarax.functional.attention import dot_product_attention
+from datarax.functional.bilinear import (
+    block_product,
+    hadamard_product,
+    mfb_product,
+    mfh_product,
+    mutan_product,
+    power_normalize,
+    signed_sqrt,
+    tucker_product,
+)
 from datarax.functional.contrastive import (
     clamped_exp,
+    gram_volume,
+    has_positive,
     info_nce,
+    info_nce_from_similarity,
+    late_interaction,
+    nt_xent,
     pairwise_multimodal,
+    sample_hard_negatives,
     sigmoid_bias_init,
     sigmoid_contrastive,
+    sigmoid_from_similarity,
+    supervised_contrastive,
+    symile,
+    triangle_area,
+    triplet,
+    volume_contrastive,
 )
 from datarax.functional.correlation import cca_loss
 from datarax.functional.distillation import (
@@ -24,12 +46,14 @@ from datarax.functional.distillation import (
     relational_distance,
     similarity_distillation,
 )
+from datarax.functional.experts import mixture_of_experts, product_of_experts
 from datarax.functional.fusion import (
     attention_weighted_sum,
     gated_sum,
     masked_concatenate,
     weighted_sum,
 )
+from datarax.functional.gating import feature_modulation, gated_product
 from datarax.functional.kernels import cka, hsic, kernel_matrix
 from datarax.functional.masking import (
     masked_logsumexp,
@@ -38,7 +62,10 @@ from datarax.functional.masking import (
     safe_l2_norm,
     safe_l2_normalize,
 )
+from datarax.functional.matching import matching_loss
 from datarax.functional.moments import centered_rows, cross_covariance
+from datarax.functional.multiplicative import multiplicative_interaction
+from datarax.functional.normalization import layer_norm
 from datarax.functional.procrustes import orthogonal_map, procrustes_residual
 from datarax.functional.redundancy import VICRegTerms, barlow_twins, vicreg, vicreg_terms
 from datarax.functional.relational import (
@@ -59,12 +86,14 @@ from datarax.functional.similarity import (
     pairwise_dot_product,
     pairwise_squared_distance,
 )
+from datarax.functional.tensor_fusion import low_rank_tensor, outer_product
 
 __all__ = [
     "VICRegTerms",
     "alignment_loss",
     "attention_weighted_sum",
     "barlow_twins",
+    "block_product",
     "cca_loss",
     "centered_rows",
     "centroid_uniformity",
@@ -75,40 +104,68 @@ __all__ = [
     "cross_covariance",
     "cross_modal_consistency",
     "dot_product_attention",
+    "feature_modulation",
+    "gated_product",
     "gated_sum",
+    "gram_volume",
+    "hadamard_product",
+    "has_positive",
     "hsic",
     "huber_alignment",
     "huber_penalty",
     "in_modal_consistency",
     "info_nce",
+    "info_nce_from_similarity",
     "kernel_matrix",
+    "late_interaction",
+    "layer_norm",
+    "low_rank_tensor",
     "masked_concatenate",
     "masked_logsumexp",
     "masked_mean",
     "masked_softmax",
+    "matching_loss",
     "mean_rank",
     "mean_reciprocal_rank",
     "median_rank",
+    "mfb_product",
+    "mfh_product",
+    "mixture_of_experts",
     "modality_gap",
+    "multiplicative_interaction",
+    "mutan_product",
+    "nt_xent",
     "orthogonal_map",
+    "outer_product",
     "pairwise_cosine_similarity",
     "pairwise_dot_product",
     "pairwise_multimodal",
     "pairwise_squared_distance",
+    "power_normalize",
     "procrustes_residual",
+    "product_of_experts",
     "ranks",
     "recall_at_k",
     "relational_angle",
     "relational_distance",
     "safe_l2_norm",
     "safe_l2_normalize",
+    "sample_hard_negatives",
     "sigmoid_bias_init",
     "sigmoid_contrastive",
+    "sigmoid_from_similarity",
+    "signed_sqrt",
     "similarity_distillation",
     "similarity_matching",
     "squared_error_alignment",
+    "supervised_contrastive",
+    "symile",
+    "triangle_area",
+    "triplet",
+    "tucker_product",
     "uniformity",
     "vicreg",
     "vicreg_terms",
+    "volume_contrastive",
     "weighted_sum",
 ]

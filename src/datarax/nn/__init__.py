@@ -3,6 +3,7 @@
 from datarax.nn.attention import CrossAttention
 from datarax.nn.fusion import AttentionFusion, ConcatFusion, GatedFusion, WeightedSumFusion
 from datarax.nn.linear import Linear
+from datarax.nn.matching import MatchingHead
 from datarax.nn.projection import LogitScale, ProjectionHead
 from datarax.nn.queue import EmbeddingQueue
 
@@ -14,6 +15,7 @@ __all__ = [
     "GatedFusion",
     "Linear",
     "LogitScale",
+    "MatchingHead",
     "ProjectionHead",
     "WeightedSumFusion",
 ]

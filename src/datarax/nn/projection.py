@@ -1,6 +1,7 @@
 """From the features of an encoder to a shared space, and the temperature of the loss there."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,11 @@ class LogitScale(nnx.Module):
     Args:
       initial_scale: $e^\theta$ at the start; 1/0.07 is CLIP's, 10 is SigLIP's.
       min_scale, max_scale: bounds of `s`, positive; 100 is CLIP's.
-      initial_bias: start of the learned bias that the sigmoid loss needs; `None`: no bias.
+      initial_bias: start of the learned bias `c` that the sigmoid loss needs; `None`: no bias.
+      relative: learn the bias as `r` of $s (x - r)$ in place of `c` of $s x + c$. It starts where
+        `c` would, at $-c / s$.
+      pairs: learn one scale and bias for each of so many pairs of modalities; `None`: one for all,
+        a scalar.
 
     Example:
       >>> round(float(LogitScale()()), 3)
@@ -30,31 +35,48 @@ class LogitScale(nnx.Module):
     def __init__(
         self,
         *,
-        initial_scale: float = 1 / 0.07,
-        min_scale: float = 1.0,
-        max_scale: float = 100.0,
-        initial_bias: float | None = None,
+        initial_scale: float | int = 1 / 0.07,
+        min_scale: float | int = 1.0,
+        max_scale: float | int = 100.0,
+        initial_bias: float | int | None = None,
+        relative: bool = False,
+        pairs: int | None = None,
     ) -> None:
         if not 0 < min_scale <= initial_scale <= max_scale:
             raise ValueError(
                 "expected 0 < min_scale <= initial_scale <= max_scale, "
                 f"got {min_scale}, {initial_scale}, {max_scale}"
             )
+        if relative and initial_bias is None:
+            raise ValueError("relative is of a bias: give initial_bias, got None")
+        if pairs is not None and pairs < 1:
+            raise ValueError(f"pairs must be at least 1, got {pairs}")
         self.min_scale = min_scale
         self.max_scale = max_scale
-        self.log_scale = nnx.Param(jnp.asarray(math.log(initial_scale), jnp.float32))
-        self.bias = (
-            None if initial_bias is None else nnx.Param(jnp.asarray(initial_bias, jnp.float32))
-        )
+        self.relative = relative
+        shape = () if pairs is None else (pairs,)
+        self.log_scale = nnx.Param(jnp.full(shape, math.log(initial_scale), jnp.float32))
+        if initial_bias is None:
+            self.bias = None
+        else:
+            start = -initial_bias / initial_scale if relative else initial_bias
+            self.bias = nnx.Param(jnp.full(shape, start, jnp.float32))
 
-    def __call__(self) -> Float[Array, ""]:
-        """The scale; the bias is `logit_bias`."""
-        return clamped_exp(self.log_scale[...], minimum=self.min_scale, maximum=self.max_scale)
+    def __call__(self) -> Float[Array, "*pairs"]:
+        """The scale; the bias is `logit_bias` or `relative_bias`."""
+        clamp = partial(clamped_exp, minimum=self.min_scale, maximum=self.max_scale)
+        log_scale = self.log_scale[...]
+        return jax.vmap(clamp)(log_scale) if log_scale.ndim else clamp(log_scale)
 
     @property
     def logit_bias(self) -> Array | None:
-        """The bias as an array, or `None`."""
-        return None if self.bias is None else self.bias[...]
+        """The bias `c` as an array; `None` if there is none, or it is relative."""
+        return None if self.bias is None or self.relative else self.bias[...]
+
+    @property
+    def relative_bias(self) -> Array | None:
+        """The bias `r` as an array; `None` unless `relative`."""
+        return self.bias[...] if self.bias is not None and self.relative else None
 
 
 class ProjectionHead(nnx.Module):

@@ -1,4 +1,4 @@
-"""Pure functions on arrays: similarities, losses, attention, fusion, alignment, retrieval."""
+"""Pure functions on arrays: similarities, losses, attention, fusion, retrieval, media."""
 
 from datarax.functional.alignment import (
     alignment_loss,
@@ -11,6 +11,13 @@ from datarax.functional.alignment import (
     uniformity,
 )
 from datarax.functional.attention import dot_product_attention
+from datarax.functional.audio import (
+    frame_mask,
+    log_mel_spectrogram,
+    mask_spans,
+    mel_filterbank,
+    power_spectrogram,
+)
 from datarax.functional.bilinear import (
     block_product,
     hadamard_product,
@@ -20,6 +27,13 @@ from datarax.functional.bilinear import (
     power_normalize,
     signed_sqrt,
     tucker_product,
+)
+from datarax.functional.color import (
+    adjust_brightness,
+    adjust_color,
+    adjust_contrast,
+    adjust_hue,
+    adjust_saturation,
 )
 from datarax.functional.contrastive import (
     clamped_exp,
@@ -54,6 +68,7 @@ from datarax.functional.fusion import (
     weighted_sum,
 )
 from datarax.functional.gating import feature_modulation, gated_product
+from datarax.functional.image import crop, flip, normalize, pad, resize, resized_crop
 from datarax.functional.kernels import cka, hsic, kernel_matrix
 from datarax.functional.masking import (
     masked_logsumexp,
@@ -87,9 +102,15 @@ from datarax.functional.similarity import (
     pairwise_squared_distance,
 )
 from datarax.functional.tensor_fusion import low_rank_tensor, outer_product
+from datarax.functional.text import keep_tokens, mask_tokens
 
 __all__ = [
     "VICRegTerms",
+    "adjust_brightness",
+    "adjust_color",
+    "adjust_contrast",
+    "adjust_hue",
+    "adjust_saturation",
     "alignment_loss",
     "attention_weighted_sum",
     "barlow_twins",
@@ -101,10 +122,13 @@ __all__ = [
     "clamped_exp",
     "cosine_alignment",
     "cosine_similarity",
+    "crop",
     "cross_covariance",
     "cross_modal_consistency",
     "dot_product_attention",
     "feature_modulation",
+    "flip",
+    "frame_mask",
     "gated_product",
     "gated_sum",
     "gram_volume",
@@ -116,10 +140,14 @@ __all__ = [
     "in_modal_consistency",
     "info_nce",
     "info_nce_from_similarity",
+    "keep_tokens",
     "kernel_matrix",
     "late_interaction",
     "layer_norm",
+    "log_mel_spectrogram",
     "low_rank_tensor",
+    "mask_spans",
+    "mask_tokens",
     "masked_concatenate",
     "masked_logsumexp",
     "masked_mean",
@@ -128,26 +156,32 @@ __all__ = [
     "mean_rank",
     "mean_reciprocal_rank",
     "median_rank",
+    "mel_filterbank",
     "mfb_product",
     "mfh_product",
     "mixture_of_experts",
     "modality_gap",
     "multiplicative_interaction",
     "mutan_product",
+    "normalize",
     "nt_xent",
     "orthogonal_map",
     "outer_product",
+    "pad",
     "pairwise_cosine_similarity",
     "pairwise_dot_product",
     "pairwise_multimodal",
     "pairwise_squared_distance",
     "power_normalize",
+    "power_spectrogram",
     "procrustes_residual",
     "product_of_experts",
     "ranks",
     "recall_at_k",
     "relational_angle",
     "relational_distance",
+    "resize",
+    "resized_crop",
     "safe_l2_norm",
     "safe_l2_normalize",
     "sample_hard_negatives",

@@ -2,15 +2,19 @@
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flax import nnx
 
 from datarax.core.cross_modal import CrossModalOperator, CrossModalOperatorConfig
+from datarax.core.operator import OperatorModule
 from datarax.operators.alignment import AlignmentOperator, AlignmentOperatorConfig
+from datarax.operators.audio import LogMel, LogMelConfig, SpecAugment, SpecAugmentConfig
+from datarax.operators.compose import Identity, OneOf, Sequential
 from datarax.operators.contrastive import ContrastiveOperator, ContrastiveOperatorConfig
 from datarax.operators.cross_attention import CrossAttentionOperator, CrossAttentionOperatorConfig
+from datarax.operators.field_choice import FieldChoice, FieldChoiceConfig
 from datarax.operators.fusion import FusionOperator, FusionOperatorConfig
 from datarax.operators.image import (
     Crop,
@@ -22,7 +26,23 @@ from datarax.operators.image import (
     Resize,
     ResizeConfig,
 )
+from datarax.operators.image_random import (
+    ColorJitter,
+    ColorJitterConfig,
+    RandomCrop,
+    RandomCropConfig,
+    RandomFlip,
+    RandomFlipConfig,
+    RandomResizedCrop,
+    RandomResizedCropConfig,
+)
 from datarax.operators.presence import ModalityDropout, ModalityDropoutConfig
+from datarax.operators.text import (
+    TokenDropout,
+    TokenDropoutConfig,
+    TokenMasking,
+    TokenMaskingConfig,
+)
 
 OPERATIONS: dict[str, tuple[type[CrossModalOperatorConfig], type[CrossModalOperator]]] = {
     "fusion": (FusionOperatorConfig, FusionOperator),
@@ -34,17 +54,34 @@ OPERATIONS: dict[str, tuple[type[CrossModalOperatorConfig], type[CrossModalOpera
     "crop": (CropConfig, Crop),
     "reshape": (ReshapeConfig, Reshape),
     "normalize": (NormalizeConfig, Normalize),
+    "random_crop": (RandomCropConfig, RandomCrop),
+    "random_resized_crop": (RandomResizedCropConfig, RandomResizedCrop),
+    "random_flip": (RandomFlipConfig, RandomFlip),
+    "color_jitter": (ColorJitterConfig, ColorJitter),
+    "token_dropout": (TokenDropoutConfig, TokenDropout),
+    "token_masking": (TokenMaskingConfig, TokenMasking),
+    "log_mel": (LogMelConfig, LogMel),
+    "spec_augment": (SpecAugmentConfig, SpecAugment),
+    "field_choice": (FieldChoiceConfig, FieldChoice),
+}
+
+
+COMPOSITIONS: dict[str, tuple[str, ...]] = {
+    "sequential": ("operators",),
+    "one_of": ("operators", "probabilities", "stream_name"),
+    "identity": (),
 }
 
 
 def build_operator(
     table: Mapping[str, Any], *, rngs: nnx.Rngs | None = None, name: str | None = None
-) -> CrossModalOperator:
+) -> OperatorModule:
     """The operator that a table of a TOML file describes.
 
     Args:
       table: `operation` and the fields of its config. A table without `method`, `features` or any
-        other field of its own gives the operator with the plain `CrossModalOperatorConfig`.
+        other field of its own gives the operator with the plain `CrossModalOperatorConfig`. Of
+        `"sequential"` and `"one_of"` the field `operators` is a list of such tables.
       rngs: random number generators.
       name: a name for messages and reports.
 
@@ -58,15 +95,13 @@ def build_operator(
       'FusionOperator'
     """
     operation = table.get("operation", "fusion")
-    if not isinstance(operation, str) or operation not in OPERATIONS:
-        raise ValueError(f"operation {operation!r} is unknown{_nearest(operation, OPERATIONS)}")
+    choices = [*OPERATIONS, *COMPOSITIONS]
+    if not isinstance(operation, str) or operation not in choices:
+        raise ValueError(f"operation {operation!r} is unknown{_nearest(operation, choices)}")
+    if operation in COMPOSITIONS:
+        return _composition(operation, table, rngs=rngs, name=name)
     own, operator = OPERATIONS[operation]
-    known = {f.name: f for f in dataclasses.fields(own)}
-    for key in table:
-        if key not in known:
-            raise ValueError(
-                f"key {key!r} of operation {operation!r} is unknown{_nearest(key, known)}"
-            )
+    _check_keys(operation, table, [f.name for f in dataclasses.fields(own)])
     plain = {f.name for f in dataclasses.fields(CrossModalOperatorConfig)}
     config = CrossModalOperatorConfig if set(table) <= plain and _has_plain(operation) else own
     lacking = [
@@ -83,6 +118,35 @@ def build_operator(
         for key, value in table.items()
     }
     return operator(config(**values), rngs=rngs, name=name)
+
+
+def _composition(
+    operation: str, table: Mapping[str, Any], *, rngs: nnx.Rngs | None, name: str | None
+) -> OperatorModule:
+    _check_keys(operation, table, ["operation", *COMPOSITIONS[operation]])
+    if operation == "identity":
+        return Identity(name=name)
+    tables = table.get("operators")
+    if not isinstance(tables, list) or not all(isinstance(part, Mapping) for part in tables):
+        raise ValueError(f"operators of {operation!r} must be a list of tables, got {tables!r}")
+    parts = []
+    for place, part in enumerate(tables):
+        try:
+            parts.append(build_operator(part, rngs=rngs))
+        except ValueError as error:
+            raise ValueError(f"operators[{place}] of {operation!r}: {error}") from error
+    if operation == "sequential":
+        return Sequential(parts, name=name)
+    options = {key: value for key, value in table.items() if key not in ("operation", "operators")}
+    return OneOf(parts, **options, rngs=rngs, name=name)
+
+
+def _check_keys(operation: str, table: Mapping[str, Any], known: Sequence[str]) -> None:
+    for key in table:
+        if key not in known:
+            raise ValueError(
+                f"key {key!r} of operation {operation!r} is unknown{_nearest(key, known)}"
+            )
 
 
 def _has_plain(operation: str) -> bool:

@@ -86,3 +86,13 @@ def check_options(config: Any, choice: str, options: Mapping[str, Sequence[str]]
         if value != defaults[name]:
             readers = [method for method, names in options.items() if name in names]
             raise ValueError(f"{name}={value!r} is read by {readers} only, got {choice!r}")
+
+
+def check_integer(name: str, value: Any, *, low: int) -> None:
+    """Raise unless `value` is an integer of at least `low`.
+
+    Raises:
+      ValueError: with the value.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise ValueError(f"{name} must be an integer of at least {low}, got {value!r}")

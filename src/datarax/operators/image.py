@@ -1,29 +1,21 @@
 """Operators on one field that holds a picture, or any array: its shape and its values."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from datarax.core.cross_modal import CrossModalOperator, CrossModalOperatorConfig
-from datarax.operators.checks import check_choice, check_count, check_number, check_positive
+from datarax.functional.image import ResizeMethod, center_offset, crop, normalize, resize
+from datarax.operators.checks import check_choice, check_number, check_positive
+from datarax.operators.field import FieldConfig, FieldOperator
 
-ResizeMethod = Literal["nearest", "linear", "cubic", "lanczos3", "lanczos5"]
 Numbers = float | tuple[float, ...]
 
 
 @dataclass(frozen=True)
-class _FieldConfig(CrossModalOperatorConfig):
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_count("input_fields", self.input_fields, [1])
-        check_count("output_fields", self.output_fields, [1])
-
-
-@dataclass(frozen=True)
-class ResizeConfig(_FieldConfig):
+class ResizeConfig(FieldConfig):
     """The size to resize to.
 
     Attributes:
@@ -40,12 +32,12 @@ class ResizeConfig(_FieldConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_size("size", self.size)
+        check_size("size", self.size)
         check_choice("method", self.method, ResizeMethod)
 
 
 @dataclass(frozen=True)
-class CropConfig(_FieldConfig):
+class CropConfig(FieldConfig):
     """The window to cut out.
 
     Attributes:
@@ -62,14 +54,14 @@ class CropConfig(_FieldConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_size("size", self.size)
+        check_size("size", self.size)
         pair = isinstance(self.offset, tuple) and len(self.offset) == 2
         if self.offset is not None and not (pair and min(self.offset) >= 0):
             raise ValueError(f"offset must be (top, left), not negative, got {self.offset!r}")
 
 
 @dataclass(frozen=True)
-class ReshapeConfig(_FieldConfig):
+class ReshapeConfig(FieldConfig):
     """The shape of a record's field.
 
     Attributes:
@@ -90,7 +82,7 @@ class ReshapeConfig(_FieldConfig):
 
 
 @dataclass(frozen=True)
-class NormalizeConfig(_FieldConfig):
+class NormalizeConfig(FieldConfig):
     """What to subtract and to divide by.
 
     Attributes:
@@ -121,80 +113,50 @@ class NormalizeConfig(_FieldConfig):
             check_number("std", number, low=0, high=1e9, open_low=True)
 
 
-class _FieldOperator(CrossModalOperator):
-    """One field in, one out."""
-
-    def apply(
-        self,
-        data: Any,
-        state: Any,
-        metadata: dict[str, Any] | None,
-        random_params: Any = None,
-        stats: dict[str, Any] | None = None,
-    ) -> tuple[Any, Any, dict[str, Any] | None]:
-        """Transform the field of one record."""
-        (x,) = self._extract_inputs(data)
-        return self._store_outputs(data, [self.transform(x, stats)]), state, metadata
-
-    def transform(self, x: Array, stats: dict[str, Any] | None) -> Array:
-        """The new value of the field."""
-        raise NotImplementedError(f"{type(self).__name__} must implement transform")
-
-
-class Resize(_FieldOperator):
-    """Resize a picture `[h, w]` or `[h, w, c]`, antialiased; an integer dtype rounds and stays."""
+class Resize(FieldOperator):
+    """Resize a picture `[h, w]` or `[h, w, c]` (`functional.resize`), antialiased."""
 
     config: ResizeConfig
 
-    def transform(self, x: Array, stats: dict[str, Any] | None) -> Array:
+    def transform(self, x: Array, random_params: Any, stats: dict[str, Any] | None) -> Array:
         """The picture in its new size."""
-        _check_picture(x)
-        whole = jnp.issubdtype(x.dtype, jnp.integer)
-        wide = x.astype(jnp.float32) if whole else x
-        method = self.config.method
-        y = jax.image.resize(wide, (*self.config.size, *x.shape[2:]), method, antialias=True)
-        if not whole:
-            return y
-        info = jnp.iinfo(x.dtype)
-        return jnp.clip(jnp.round(y), info.min, info.max).astype(x.dtype)
+        return on_picture(
+            x, lambda image: resize(image, size=self.config.size, method=self.config.method)
+        )
 
 
-class Crop(_FieldOperator):
-    """Cut a window out of a picture `[h, w]` or `[h, w, c]`."""
+class Crop(FieldOperator):
+    """Cut a window out of a picture `[h, w]` or `[h, w, c]` (`functional.crop`)."""
 
     config: CropConfig
 
-    def transform(self, x: Array, stats: dict[str, Any] | None) -> Array:
+    def transform(self, x: Array, random_params: Any, stats: dict[str, Any] | None) -> Array:
         """The window."""
-        _check_picture(x)
-        height, width = self.config.size
-        if self.config.offset is None:
-            top, left = (x.shape[0] - height) // 2, (x.shape[1] - width) // 2
-        else:
-            top, left = self.config.offset
-        if min(top, left) < 0 or top + height > x.shape[0] or left + width > x.shape[1]:
-            raise ValueError(
-                f"a window of {self.config.size} at {(top, left)} is not inside {x.shape[:2]}"
-            )
-        return x[top : top + height, left : left + width]
+        size, offset = self.config.size, self.config.offset
+
+        def window(image: Array) -> Array:
+            top, left = center_offset(image.shape[:2], size) if offset is None else offset
+            return crop(image, top, left, size=size)
+
+        return on_picture(x, window)
 
 
-class Reshape(_FieldOperator):
+class Reshape(FieldOperator):
     """Give a record's field another shape."""
 
     config: ReshapeConfig
 
-    def transform(self, x: Array, stats: dict[str, Any] | None) -> Array:
+    def transform(self, x: Array, random_params: Any, stats: dict[str, Any] | None) -> Array:
         """The same numbers in the new shape."""
         return jnp.reshape(x, self.config.shape)
 
 
-class Normalize(_FieldOperator):
-    r"""$(s x - \mu) / \sigma$, in at least float32 for integers and in the field's dtype else."""
+class Normalize(FieldOperator):
+    """Subtract a mean and divide by a deviation (`functional.normalize`)."""
 
     config: NormalizeConfig
 
-    def transform(self, x: Array, stats: dict[str, Any] | None) -> Array:
+    def transform(self, x: Array, random_params: Any, stats: dict[str, Any] | None) -> Array:
         """The normalised field.
 
         Raises:
@@ -208,18 +170,26 @@ class Normalize(_FieldOperator):
                     f"got statistics {sorted(stats) if stats else None}"
                 )
             mean, std = stats["mean"], stats["std"]
-        y = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32)
-        centre, width = (jnp.asarray(n, y.dtype) for n in (mean, std))
-        scaled = y * jnp.asarray(self.config.scale, y.dtype)
-        return (scaled - jnp.broadcast_to(centre, y.shape)) / jnp.broadcast_to(width, y.shape)
+        return normalize(x, mean=mean, std=std, scale=self.config.scale)
 
 
-def _check_picture(x: Array) -> None:
+def on_picture(x: Array, function: Callable[[Array], Array]) -> Array:
+    """A function of `[h, w, c]` on a picture that may lack the axis of channels.
+
+    Raises:
+      ValueError: if it is no picture.
+    """
     if x.ndim not in (2, 3):
         raise ValueError(f"a picture is [h, w] or [h, w, c], got shape {x.shape}")
+    return function(x) if x.ndim == 3 else function(x[..., None])[..., 0]
 
 
-def _check_size(name: str, size: Any) -> None:
+def check_size(name: str, size: Any) -> None:
+    """Raise unless `size` is (height, width).
+
+    Raises:
+      ValueError: with the value.
+    """
     if not isinstance(size, tuple) or len(size) != 2:
         raise ValueError(f"{name} must be (height, width), got {size!r}")
     for number in size:

@@ -10,11 +10,11 @@ from datarax.core.element_batch import Batch
 from datarax.core.masks import zero_skipped
 from datarax.nn.encoders import ImageEncoder, PointEncoder, TextEncoder
 from datarax.operators.contrastive import ContrastiveOperator, ContrastiveOperatorConfig
+from datarax.operators.field_choice import FieldChoice, FieldChoiceConfig
 from datarax.operators.fusion import FusionOperator, FusionOperatorConfig
 from datarax.operators.presence import ModalityDropout, ModalityDropoutConfig
 from datarax.sources.glyphs import OTHER_FACES
 from datarax.train.config import TrainConfig
-from datarax.train.faces import FaceChoice, FaceChoiceConfig
 
 FEATURES = 256
 AUGMENTATION = "augmentation"
@@ -36,11 +36,10 @@ class Retriever(nnx.Module):
     def __init__(self, config: TrainConfig, *, rngs: nnx.Rngs) -> None:
         self.encoders = nnx.Dict({name: _encoder(name, config, rngs) for name in config.towers})
         fields = [encoded_field(name) for name in config.towers]
-        self.faces = FaceChoice(
-            FaceChoiceConfig(
+        self.faces = FieldChoice(
+            FieldChoiceConfig(
                 input_fields=["image", *OTHER_FACES],
                 output_fields=["image"],
-                operation="augmentation",
                 rate=config.face_rate,
                 stochastic=True,
                 stream_name=AUGMENTATION,

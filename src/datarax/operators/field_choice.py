@@ -1,4 +1,4 @@
-"""Augmentation that is real data: the same character in another face."""
+"""Augmentation that is real data: another view of the same record in place of the first."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,25 +8,30 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from datarax.core.cross_modal import CrossModalOperator, CrossModalOperatorConfig
+from datarax.core.fields import get_field
+from datarax.core.presence import row_presence
+from datarax.operators.checks import check_number
+from datarax.operators.field import check_stochastic
 
 
 @dataclass(frozen=True)
-class FaceChoiceConfig(CrossModalOperatorConfig):
+class FieldChoiceConfig(CrossModalOperatorConfig):
     """One output field, and as inputs that field first and then its alternatives.
 
     Attributes:
       rate: the chance that a record's field is replaced by an alternative, in [0, 1].
 
     Raises:
-      ValueError: if `rate` is out of range, or the fields are not such a list.
+      ValueError: unless it is stochastic, `rate` is in range, and the fields are such a list.
     """
 
+    operation: str = field(default="field_choice", kw_only=True)
     rate: float = field(kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.rate <= 1:
-            raise ValueError(f"rate must be in [0, 1], got {self.rate}")
+        check_stochastic(self)
+        check_number("rate", self.rate, low=0, high=1)
         if len(self.input_fields) < 2 or self.output_fields != self.input_fields[:1]:
             raise ValueError(
                 "expected output_fields to be the first of at least 2 input_fields, "
@@ -34,13 +39,14 @@ class FaceChoiceConfig(CrossModalOperatorConfig):
             )
 
 
-class FaceChoice(CrossModalOperator):
+class FieldChoice(CrossModalOperator):
     """Replaces a field, with probability `rate`, by one of its alternatives.
 
-    Each alternative is as likely as the others; one that the record lacks leaves it as it is.
+    Each alternative is as likely as the others; one that the record lacks leaves it as it is. All
+    have one shape and dtype. Off in `op.eval()`.
     """
 
-    config: FaceChoiceConfig
+    config: FieldChoiceConfig
 
     @property
     def required_fields(self) -> tuple[str, ...]:
@@ -49,7 +55,7 @@ class FaceChoice(CrossModalOperator):
 
     def generate_random_params(self, rng: Array, data_shapes: Any) -> Array:
         """A number in [0, 1) for each record: below `rate` it says which alternative."""
-        return jax.random.uniform(rng, (data_shapes[self.config.input_fields[0]][0],))
+        return jax.random.uniform(rng, (get_field(data_shapes, self.config.input_fields[0])[0],))
 
     def apply(
         self,
@@ -59,15 +65,22 @@ class FaceChoice(CrossModalOperator):
         random_params: Any = None,
         stats: dict[str, Any] | None = None,
     ) -> tuple[Any, Any, dict[str, Any] | None]:
-        """One record; without random parameters (`eval`) the field stays as it is."""
+        """One record; without random parameters (`eval`) the field stays as it is.
+
+        Raises:
+          ValueError: if the fields differ in shape or dtype.
+        """
         if random_params is None:
             return data, state, metadata
         names = self.config.input_fields
-        presence = (metadata or {}).get("presence", {})
+        values = self._extract_inputs(data)
+        if len({(x.shape, x.dtype) for x in values}) > 1:
+            kinds = [f"{n!r} {x.dtype}{list(x.shape)}" for n, x in zip(names, values, strict=True)]
+            raise ValueError(f"alternatives must have one shape and dtype, got {', '.join(kinds)}")
         share = random_params / max(self.config.rate, 1e-12) * (len(names) - 1)
         chosen = jnp.floor(share).astype(jnp.int32) + 1
-        value = data[names[0]]
-        for place, name in enumerate(names[1:], 1):
-            here = (chosen == place) & presence.get(name, True)
-            value = jnp.where(here, data[name], value)
+        value, *others = values
+        presence = row_presence(metadata, names[1:])
+        for place, (other, there) in enumerate(zip(others, presence, strict=True), 1):
+            value = jnp.where((chosen == place) & there, other, value)
         return self._store_outputs(data, [value]), state, metadata

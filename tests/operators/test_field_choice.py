@@ -1,24 +1,25 @@
+"""One of several fields in place of the first, drawn for each record."""
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
 from datarax.core.element_batch import Batch
-from datarax.train.faces import FaceChoice, FaceChoiceConfig
+from datarax.operators.field_choice import FieldChoice, FieldChoiceConfig
 
 NAMES = ["face", "serif", "mono"]
 
 
 def operator(rate):
-    config = FaceChoiceConfig(
+    config = FieldChoiceConfig(
         input_fields=NAMES,
         output_fields=["face"],
-        operation="augmentation",
         rate=rate,
         stochastic=True,
         stream_name="augmentation",
     )
-    return FaceChoice(config, rngs=nnx.Rngs(0))
+    return FieldChoice(config, rngs=nnx.Rngs(0))
 
 
 def batch(n=2000):
@@ -65,12 +66,20 @@ def test_never_at_rate_0_nor_in_evaluation():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rate": 1.5}, "rate must be in"),
+        ({"rate": 1.5}, "rate must be a number in"),
         ({"output_fields": ["serif"]}, "the first of at least 2"),
         ({"input_fields": ["face"]}, "the first of at least 2"),
+        ({"stochastic": False, "stream_name": None}, "field_choice draws: give stochastic=True"),
     ],
 )
 def test_refusals(changes, message):
     good = {"input_fields": NAMES, "output_fields": ["face"], "rate": 0.5}
     with pytest.raises(ValueError, match=message):
-        FaceChoiceConfig(**(good | changes), stochastic=True, stream_name="x")
+        FieldChoiceConfig(**({"stochastic": True, "stream_name": "x"} | good | changes))
+
+
+def test_alternatives_of_other_shapes_are_refused():
+    values = batch(2).data
+    other = Batch.from_parts({**values, "serif": jnp.zeros((2, 3), jnp.uint8)})
+    with pytest.raises(ValueError, match=r"'face' uint8\[2\], 'serif' uint8\[3\]"):
+        operator(0.5)(other)

@@ -1,0 +1,130 @@
+"""The sigmoid loss, from embeddings or from a ready similarity matrix."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Num, ScalarLike
+
+from datarax.functional.contrastive.rows import (
+    as_optional_scalar,
+    as_scalar,
+    check_matrix,
+    check_rows,
+    check_similarity,
+    kept_dot_products,
+    same_id,
+)
+
+
+def sigmoid_contrastive(
+    a: Num[Array, "n d"],
+    b: Num[Array, "m e"],
+    *,
+    logit_scale: ScalarLike,
+    logit_bias: ScalarLike | None = None,
+    relative_bias: ScalarLike | None = None,
+    where: Array | None = None,
+    ids: Array | None = None,
+    targets: Array | None = None,
+) -> Float[Array, " n"]:
+    r"""Sigmoid loss over all pairs, $\ell_i = -\sum_j \log \sigma(z_{ij} (s\,a_i b_j^\top + c))$.
+
+    Here $z_{ij}$ is 1 for a positive pair and -1 for any other. With soft targets $y$ it is
+    $\ell_i = -\sum_j y_{ij} \log \sigma(L_{ij}) + (1 - y_{ij}) \log \sigma(-L_{ij})$.
+
+    Args:
+      a, b: embeddings; row `i` of one is the positive of row `i` of the other. Not normalised here.
+      logit_scale: the inverse temperature `s` itself, neither exponentiated nor clamped here.
+      logit_bias: the constant `c`; see `sigmoid_bias_init`.
+      relative_bias: `r` of the other form, $L = s (a b^\top - r)$, so $c = -s r$: the similarity
+        at which a pair is as likely a match as not.
+      where: bool [n]. A row with False is removed from rows and columns.
+      ids: integers [n]; rows that share one are positives of each other.
+      targets: [n, n] in [0, 1], how much row `i` of `a` matches row `j` of `b`, in place of ids.
+
+    Returns:
+      One sum over the columns per row of `a`, at least float32, in [0, inf). Its mean over rows is
+      SigLIP's loss. The loss and the gradient of a removed row are exactly 0, even if it holds NaN.
+      For `n == 1` there is no negative, and the positive term is left.
+
+    Raises:
+      TypeError: if an embedding or `targets` is not floating point, `where` not boolean, `ids` not
+        integer.
+      ValueError: if a shape does not fit, not exactly one bias is given, or both ids and targets.
+
+    Reference: Zhai et al., 2023, arXiv:2303.15343, equation 1 and algorithm 1; for
+    `relative_bias`, Bangachev et al., 2025, arXiv:2509.18552.
+
+    Example:
+      >>> losses = sigmoid_contrastive(jnp.eye(2), jnp.eye(2), logit_scale=1.0, logit_bias=0.0)
+      >>> [round(float(x), 4) for x in losses]
+      [1.0064, 1.0064]
+    """
+    keep = check_rows(a, b, where=where, ids=ids)
+    similarity = kept_dot_products(a, b, rows=keep, columns=keep)
+    return sigmoid_from_similarity(
+        similarity,
+        logit_scale=as_scalar(logit_scale, similarity, name="logit_scale"),
+        logit_bias=as_optional_scalar(logit_bias, similarity, name="logit_bias"),
+        relative_bias=as_optional_scalar(relative_bias, similarity, name="relative_bias"),
+        where=where,
+        ids=ids,
+        targets=targets,
+    )
+
+
+def sigmoid_from_similarity(
+    similarity: Num[Array, "n m"],
+    *,
+    logit_scale: ScalarLike,
+    logit_bias: ScalarLike | None = None,
+    relative_bias: ScalarLike | None = None,
+    where: Array | None = None,
+    ids: Array | None = None,
+    targets: Array | None = None,
+) -> Float[Array, " n"]:
+    r"""`sigmoid_contrastive` of a similarity that is ready.
+
+    Args:
+      similarity: [n, n], of row `i` of `a` (axis 0) with row `j` of `b` (axis 1).
+      logit_scale, logit_bias, relative_bias: as in `sigmoid_contrastive`.
+      where, ids, targets: as in `sigmoid_contrastive`. Entries of a removed row or column may hold
+        NaN or inf.
+
+    Returns:
+      One sum over the columns per row, as `sigmoid_contrastive`. For a similarity of tokens that
+      is not symmetric, take the mean with that of the other direction.
+
+    Raises:
+      TypeError: as `sigmoid_contrastive`.
+      ValueError: as `sigmoid_contrastive`, or if `similarity` is not square.
+
+    Reference: Zhai et al., 2023, arXiv:2303.15343, equation 1.
+
+    Example:
+      >>> losses = sigmoid_from_similarity(jnp.eye(2), logit_scale=1.0, logit_bias=0.0)
+      >>> [round(float(x), 4) for x in losses]
+      [1.0064, 1.0064]
+    """
+    similarity, keep = check_similarity(similarity, where=where, ids=ids)
+    if (logit_bias is None) == (relative_bias is None):
+        raise ValueError(
+            "expected exactly one of logit_bias and relative_bias, "
+            f"got {'neither' if logit_bias is None else 'both'}"
+        )
+    if ids is not None and targets is not None:
+        raise ValueError("expected ids or targets, got both")
+    pairs = keep[:, None] & keep[None, :]
+    logits = jnp.where(pairs, similarity, 0)
+    if relative_bias is not None:
+        logits = logits - as_scalar(relative_bias, logits, name="relative_bias")
+    logits = logits * as_scalar(logit_scale, logits, name="logit_scale")
+    if logit_bias is not None:
+        logits = logits + as_scalar(logit_bias, logits, name="logit_bias")
+    n = similarity.shape[0]
+    if targets is None:
+        losses = jax.nn.softplus(jnp.where(same_id(ids, n=n), -logits, logits))
+    else:
+        soft = check_matrix(targets, shape=(n, n), name="targets").astype(logits.dtype)
+        soft = jnp.where(pairs, soft, 0)
+        losses = soft * jax.nn.softplus(-logits) + (1 - soft) * jax.nn.softplus(logits)
+    return jnp.sum(jnp.where(pairs, losses, 0), axis=1)

@@ -12,10 +12,10 @@ run: .venv/.run
 	$(PY) -m datarax train glyphs --out "$(OUT)" --overwrite
 
 test: lint types
-	$(QUICK) $(PY) -m pytest -m "not slow" -n auto --dist worksteal
+	$(QUICK) $(PY) -m pytest -m "not slow" -n auto --dist loadgroup
 
 test-all: lint types
-	$(PY) -m pytest -n auto --dist worksteal
+	$(PY) -m pytest -n auto --dist loadgroup
 
 lint: .venv/.dev
 	$(PY) -m ruff check .

@@ -37,3 +37,15 @@ def strict_jax(request):
             yield
     else:
         yield
+
+
+def pytest_collection_modifyitems(items):
+    """Tests that share a program or a trained run go to one worker of pytest-xdist."""
+    for item in items:
+        file = item.path.stem
+        if file == "test_contracts" and item.get_closest_marker("parametrize"):
+            parameters = item.callspec.params
+            row = parameters.get("name") or parameters["case"].name
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.stem} {row}"))
+        elif file in ("test_train", "test_commands"):
+            item.add_marker(pytest.mark.xdist_group(file))

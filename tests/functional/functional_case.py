@@ -19,6 +19,7 @@ class Case:
       "matrix" one a pair of rows, "pointwise" treats rows alone.
     mask: the shape of the mask, None where the function has none.
     spoiled: which arrays may hold garbage where the mask is False.
+    check_seed: of the arrays whose gradient is compared with differences.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Case:
     spoiled: tuple[int, ...] = ()
     ids: bool = False
     tolerance: float = 2e-2
+    check_seed: int = 3
 
     def arrays(self, *, seed=0, n=N, dtype=np.float32):
         rng = np.random.default_rng(seed)

@@ -101,7 +101,7 @@ def test_vmap_equals_loop(case):
 @every
 def test_gradients_check(case):
     with jax.enable_x64(True):
-        arrays = case.arrays(seed=3, dtype=np.float64)
+        arrays = case.arrays(seed=case.check_seed, dtype=np.float64)
         run, xs = on_device(case, arrays, case.some_mask(), case.labels())
         check_grads(jax.jit(run), xs, order=1, modes=["fwd", "rev"], atol=1e-5, rtol=1e-5)
 

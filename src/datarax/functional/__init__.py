@@ -81,13 +81,14 @@ from datarax.functional.matching import matching_loss
 from datarax.functional.moments import centered_rows, cross_covariance
 from datarax.functional.multiplicative import multiplicative_interaction
 from datarax.functional.normalization import layer_norm
-from datarax.functional.procrustes import orthogonal_map, procrustes_residual
+from datarax.functional.procrustes import orthogonal_map, procrustes_residual, procrustes_transform
 from datarax.functional.redundancy import VICRegTerms, barlow_twins, vicreg, vicreg_terms
 from datarax.functional.relational import (
     cross_modal_consistency,
     in_modal_consistency,
     similarity_matching,
 )
+from datarax.functional.pairs import average_over_pairs, mean_similarities
 from datarax.functional.retrieval import (
     mean_rank,
     mean_reciprocal_rank,
@@ -113,6 +114,7 @@ __all__ = [
     "adjust_saturation",
     "alignment_loss",
     "attention_weighted_sum",
+    "average_over_pairs",
     "barlow_twins",
     "block_product",
     "cca_loss",
@@ -155,6 +157,7 @@ __all__ = [
     "matching_loss",
     "mean_rank",
     "mean_reciprocal_rank",
+    "mean_similarities",
     "median_rank",
     "mel_filterbank",
     "mfb_product",
@@ -175,6 +178,7 @@ __all__ = [
     "power_normalize",
     "power_spectrogram",
     "procrustes_residual",
+    "procrustes_transform",
     "product_of_experts",
     "ranks",
     "recall_at_k",

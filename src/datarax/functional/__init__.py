@@ -68,6 +68,7 @@ from datarax.functional.fusion import (
     weighted_sum,
 )
 from datarax.functional.gating import feature_modulation, gated_product
+from datarax.functional.gromov import GromovTransport, gromov_wasserstein
 from datarax.functional.image import crop, flip, normalize, pad, resize, resized_crop
 from datarax.functional.kernels import cka, hsic, kernel_matrix
 from datarax.functional.masking import (
@@ -81,6 +82,7 @@ from datarax.functional.matching import matching_loss
 from datarax.functional.moments import centered_rows, cross_covariance
 from datarax.functional.multiplicative import multiplicative_interaction
 from datarax.functional.normalization import layer_norm
+from datarax.functional.pairs import average_over_pairs, mean_similarities
 from datarax.functional.procrustes import orthogonal_map, procrustes_residual, procrustes_transform
 from datarax.functional.redundancy import VICRegTerms, barlow_twins, vicreg, vicreg_terms
 from datarax.functional.relational import (
@@ -88,7 +90,6 @@ from datarax.functional.relational import (
     in_modal_consistency,
     similarity_matching,
 )
-from datarax.functional.pairs import average_over_pairs, mean_similarities
 from datarax.functional.retrieval import (
     mean_rank,
     mean_reciprocal_rank,
@@ -104,8 +105,21 @@ from datarax.functional.similarity import (
 )
 from datarax.functional.tensor_fusion import low_rank_tensor, outer_product
 from datarax.functional.text import keep_tokens, mask_tokens
+from datarax.functional.transport import (
+    Transport,
+    partial_sinkhorn,
+    sinkhorn,
+    unbalanced_sinkhorn,
+)
+from datarax.functional.transport_sets import (
+    sinkhorn_divergence,
+    transport_cost,
+    transport_features,
+)
 
 __all__ = [
+    "GromovTransport",
+    "Transport",
     "VICRegTerms",
     "adjust_brightness",
     "adjust_color",
@@ -134,6 +148,7 @@ __all__ = [
     "gated_product",
     "gated_sum",
     "gram_volume",
+    "gromov_wasserstein",
     "hadamard_product",
     "has_positive",
     "hsic",
@@ -175,6 +190,7 @@ __all__ = [
     "pairwise_dot_product",
     "pairwise_multimodal",
     "pairwise_squared_distance",
+    "partial_sinkhorn",
     "power_normalize",
     "power_spectrogram",
     "procrustes_residual",
@@ -195,12 +211,17 @@ __all__ = [
     "signed_sqrt",
     "similarity_distillation",
     "similarity_matching",
+    "sinkhorn",
+    "sinkhorn_divergence",
     "squared_error_alignment",
     "supervised_contrastive",
     "symile",
+    "transport_cost",
+    "transport_features",
     "triangle_area",
     "triplet",
     "tucker_product",
+    "unbalanced_sinkhorn",
     "uniformity",
     "vicreg",
     "vicreg_terms",

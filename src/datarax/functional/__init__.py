@@ -11,6 +11,7 @@ from datarax.functional.alignment import (
     uniformity,
 )
 from datarax.functional.attention import dot_product_attention
+from datarax.functional.attention_masks import media_location_mask, query_text_mask
 from datarax.functional.audio import (
     frame_mask,
     log_mel_spectrogram,
@@ -97,6 +98,9 @@ from datarax.functional.retrieval import (
     ranks,
     recall_at_k,
 )
+from datarax.functional.root_mean_square import rms_norm
+from datarax.functional.rotary import rotary_embedding
+from datarax.functional.shared_similarity import co_attention
 from datarax.functional.similarity import (
     cosine_similarity,
     pairwise_cosine_similarity,
@@ -136,6 +140,7 @@ __all__ = [
     "centroid_uniformity",
     "cka",
     "clamped_exp",
+    "co_attention",
     "cosine_alignment",
     "cosine_similarity",
     "crop",
@@ -173,6 +178,7 @@ __all__ = [
     "mean_rank",
     "mean_reciprocal_rank",
     "mean_similarities",
+    "media_location_mask",
     "median_rank",
     "mel_filterbank",
     "mfb_product",
@@ -196,12 +202,15 @@ __all__ = [
     "procrustes_residual",
     "procrustes_transform",
     "product_of_experts",
+    "query_text_mask",
     "ranks",
     "recall_at_k",
     "relational_angle",
     "relational_distance",
     "resize",
     "resized_crop",
+    "rms_norm",
+    "rotary_embedding",
     "safe_l2_norm",
     "safe_l2_normalize",
     "sample_hard_negatives",

@@ -3,6 +3,7 @@
 import math
 from typing import Literal, overload
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
@@ -25,6 +26,8 @@ def dot_product_attention(
     mask: Array | None = None,
     bias: Array | None = None,
     scale: float | None = None,
+    dropout: float | int = 0.0,
+    rng_key: Array | None = None,
     return_weights: Literal[False] = False,
 ) -> Array: ...
 
@@ -38,6 +41,8 @@ def dot_product_attention(
     mask: Array | None = None,
     bias: Array | None = None,
     scale: float | None = None,
+    dropout: float | int = 0.0,
+    rng_key: Array | None = None,
     return_weights: Literal[True],
 ) -> tuple[Array, Array]: ...
 
@@ -50,6 +55,8 @@ def dot_product_attention(
     mask: Array | None = None,
     bias: Array | None = None,
     scale: float | None = None,
+    dropout: float | int = 0.0,
+    rng_key: Array | None = None,
     return_weights: bool = False,
 ) -> Float[Array, "..."] | tuple[Float[Array, "..."], Float[Array, "..."]]:
     r"""Attention of each query to the keys it may see, for each head:
@@ -58,12 +65,16 @@ def dot_product_attention(
 
     Args:
       query: [..., t, h, d].
-      key: [..., s, h, d], with the leading axes and heads of `query`.
-      value: [..., s, h, e].
+      key: [..., s, k, d], with the leading axes of `query`. The number of heads k divides h: query
+        head i uses key head i // (h / k), as in torch, flax and Llama (x-transformers: i % k). With
+        k = h this is multi-head attention, with k = 1 multi-query attention.
+      value: [..., s, k, e].
       mask: bool, broadcastable to [..., h, t, s], True = may be seen.
       bias: added to the logits, broadcastable to [..., h, t, s]; -inf masks.
       scale: the factor gamma; 1/sqrt(d) for `None`.
-      return_weights: return the weights as well.
+      dropout: probability in [0, 1) that a weight is dropped; the others are divided by 1 minus it.
+      rng_key: draws the dropout; `None` turns it off.
+      return_weights: return the weights as well, as they are before dropout.
 
     Returns:
       The output [..., t, h, e] in the dtype of `value`; with `return_weights` also the weights
@@ -74,9 +85,10 @@ def dot_product_attention(
 
     Raises:
       TypeError: if an input is not floating point or `mask` not boolean.
-      ValueError: if the shapes do not fit together.
+      ValueError: if the shapes do not fit together, or `dropout` is not in [0, 1).
 
-    Reference: Vaswani et al., 2017, arXiv:1706.03762, equation 1.
+    Reference: Vaswani et al., 2017, arXiv:1706.03762, equation 1; for k < h Ainslie et al., 2023,
+      arXiv:2305.13245.
 
     Example:
       >>> x = jnp.ones((3, 1, 2))
@@ -84,38 +96,58 @@ def dot_product_attention(
       >>> dot_product_attention(x, x, x, mask=mask)[:, 0, 0]
       Array([1., 0., 1.], dtype=float32)
     """
-    _check(query, key, value)
+    _check(query, key, value, dropout)
     *leading, t, h, d = query.shape
-    shape = (*leading, h, t, key.shape[-3])
+    s, k = key.shape[-3:-1]
+    shape, grouped = (*leading, h, t, s), (*leading, k, h // k, t, s)
     keep = broadcast_mask(mask, shape=shape, name="mask")
     if mask is not None:
-        sees = jnp.swapaxes(jnp.any(keep, axis=-1), -1, -2)[..., None]
-        seen = jnp.swapaxes(jnp.any(keep, axis=-2), -1, -2)[..., None]
-        query, key, value = (
-            jnp.where(live, x, 0) for live, x in ((sees, query), (seen, key), (seen, value))
-        )
+        query, key, value = _without_unseen(query, key, value, keep.reshape(grouped))
     query, key = common_dtype(query, key)
     wide = accumulation_dtype(query, value)
-    logits = jnp.einsum("...thd,...shd->...hts", query, key, preferred_element_type=wide)
-    logits = logits * (1 / math.sqrt(d) if scale is None else scale)
+    groups = query.reshape(*leading, t, k, h // k, d)
+    logits = jnp.einsum("...tkgd,...skd->...kgts", groups, key, preferred_element_type=wide)
+    logits = logits.reshape(shape) * (1 / math.sqrt(d) if scale is None else scale)
     if bias is not None:
         logits = logits + broadcast_array(bias, shape=shape, name="bias").astype(wide)
     weights = masked_softmax(logits, where=keep)
-    output = jnp.einsum(
-        "...hts,...she->...the", weights.astype(value.dtype), value, preferred_element_type=wide
-    ).astype(value.dtype)
+    used = weights
+    if rng_key is not None and dropout > 0:
+        kept = jax.random.bernoulli(rng_key, 1 - dropout, shape)
+        used = jnp.where(kept, weights / (1 - dropout), 0)
+    used = used.astype(value.dtype).reshape(grouped)
+    output = jnp.einsum("...kgts,...ske->...tkge", used, value, preferred_element_type=wide)
+    output = output.astype(value.dtype).reshape(*leading, t, h, value.shape[-1])
     return (output, weights) if return_weights else output
 
 
-def _check(query: Array, key: Array, value: Array) -> None:
+def _without_unseen(
+    query: Array, key: Array, value: Array, keep: Array
+) -> tuple[Array, Array, Array]:
+    """Zeros for queries that see nothing and keys that nothing sees; `keep` [..., k, g, t, s]."""
+    sees = jnp.any(keep, axis=-1)
+    sees = jnp.moveaxis(sees.reshape(*keep.shape[:-4], -1, keep.shape[-2]), -1, -2)[..., None]
+    seen = jnp.swapaxes(jnp.any(keep, axis=(-3, -2)), -1, -2)[..., None]
+    return jnp.where(sees, query, 0), jnp.where(seen, key, 0), jnp.where(seen, value, 0)
+
+
+def _check(query: Array, key: Array, value: Array, dropout: float) -> None:
     arrays = {"query": query, "key": key, "value": value}
     check_floating(**arrays)
     for name, x in arrays.items():
         if x.ndim < 3:
             raise ValueError(f"{name} must have shape [..., length, heads, width], got {x.shape}")
-    leading = {(x.shape[:-3], x.shape[-2]) for x in arrays.values()}
-    if len(leading) > 1 or key.shape[-3] != value.shape[-3] or query.shape[-1] != key.shape[-1]:
-        listed = ", ".join(f"{name} {x.shape}" for name, x in arrays.items())
+    listed = ", ".join(f"{name} {x.shape}" for name, x in arrays.items())
+    leading = len({x.shape[:-3] for x in arrays.values()}) > 1
+    if leading or key.shape[-3:-1] != value.shape[-3:-1] or query.shape[-1] != key.shape[-1]:
         raise ValueError(
-            f"expected query [..., t, h, d], key [..., s, h, d], value [..., s, h, e], got {listed}"
+            f"expected query [..., t, h, d], key [..., s, k, d], value [..., s, k, e], got {listed}"
         )
+    heads, shared = query.shape[-2], key.shape[-2]
+    if shared == 0 or heads % shared:
+        raise ValueError(
+            f"expected query heads in multiples of the {shared} heads of key and value, "
+            f"got {heads}: {listed}"
+        )
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be in [0, 1), got {dropout}")

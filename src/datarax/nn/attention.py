@@ -1,25 +1,52 @@
 """Attention from the tokens of one modality to those of another."""
 
-from typing import Literal, overload
+from typing import Literal, get_args, overload
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Num
 
 from datarax.functional.attention import dot_product_attention
-from datarax.functional.checks import check_floating, check_mask, common_dtype
+from datarax.functional.checks import (
+    broadcast_array,
+    broadcast_mask,
+    check_floating,
+    common_dtype,
+)
+from datarax.functional.rotary import rotary_embedding
 from datarax.nn.linear import Linear
+from datarax.nn.normalization import LayerNorm, RMSNorm
+from datarax.nn.tokens import keep_tokens, token_mask
+
+HeadNorm = Literal["rms", "layer"]
+AttentionGate = Literal["tanh", "tanh_per_head"]
 
 
 class CrossAttention(nnx.Module):
-    r"""Multi-head attention $[o_1; \dots; o_H] W_o$ of query tokens to context tokens.
+    r"""Multi-head attention $[o_1; \dots; o_H] W_o + c_o$ of query tokens to context tokens.
+
+    Parameters: `query`, `key`, `value` and `output` are `Linear` layers with kernels [in, out],
+    whose heads lie side by side, head 0 first (column `head * head_dim + i`).
 
     Args:
       query_features, context_features: widths of the two token sequences.
       num_heads: number of heads.
       head_dim: width of one head.
+      num_kv_heads: heads of key and value, a divisor of `num_heads` (`None`: as many): query head
+        h uses h // (num_heads / num_kv_heads), as in torch, flax and Llama.
       out_features: width of the result; `None`: `query_features`.
+      use_bias: whether the four layers have biases.
+      qk_norm: normalise each head of query and key before positions, with learned scales [head_dim]
+        in `query_norm` and `key_norm`: `"rms"`, or `"layer"` (with a bias). `None`: no.
+      rope_base: the longest wave of the rotary positions; see `functional.rotary_embedding`.
+      gate: `"tanh"` multiplies the result by the tanh of a learned number, initially 0, and
+        `"tanh_per_head"` each head, before the output layer, by its own. `None`: no gate.
+      dropout: probability that an attention weight is dropped in a call with an `rng_key`.
       rngs: the stream `params` draws the kernels.
+
+    Reference: Vaswani et al., 2017, arXiv:1706.03762; Ainslie et al., 2023, arXiv:2305.13245
+      (grouped queries); Henry et al., 2020, arXiv:2010.04245 (normalised queries and keys);
+      Alayrac et al., 2022, arXiv:2204.14198 (gate).
 
     Example:
       >>> attend = CrossAttention(4, 6, num_heads=2, head_dim=8, rngs=nnx.Rngs(0))
@@ -34,21 +61,29 @@ class CrossAttention(nnx.Module):
         *,
         num_heads: int,
         head_dim: int,
+        num_kv_heads: int | None = None,
         out_features: int | None = None,
+        use_bias: bool = True,
+        qk_norm: HeadNorm | None = None,
+        rope_base: float = 10000.0,
+        gate: AttentionGate | None = None,
+        dropout: float | int = 0.0,
         rngs: nnx.Rngs,
     ) -> None:
-        if num_heads < 1 or head_dim < 1:
-            raise ValueError(
-                f"num_heads and head_dim must be positive, got {num_heads}, {head_dim}"
-            )
-        self.num_heads = num_heads
-        self.head_dim = head_dim
-        width = num_heads * head_dim
+        shared = num_heads if num_kv_heads is None else num_kv_heads
+        _check_options(num_heads, head_dim, shared, qk_norm, gate, dropout)
+        self.num_heads, self.num_kv_heads, self.head_dim = num_heads, shared, head_dim
+        self.rope_base, self.dropout, self.gate_kind = rope_base, dropout, gate
+        width, kv_width = num_heads * head_dim, shared * head_dim
         out = query_features if out_features is None else out_features
-        self.query = Linear(query_features, width, rngs=rngs)
-        self.key = Linear(context_features, width, rngs=rngs)
-        self.value = Linear(context_features, width, rngs=rngs)
-        self.output = Linear(width, out, rngs=rngs)
+        self.query = Linear(query_features, width, use_bias=use_bias, rngs=rngs)
+        self.key = Linear(context_features, kv_width, use_bias=use_bias, rngs=rngs)
+        self.value = Linear(context_features, kv_width, use_bias=use_bias, rngs=rngs)
+        self.output = Linear(width, out, use_bias=use_bias, rngs=rngs)
+        self.query_norm = _head_norm(qk_norm, head_dim)
+        self.key_norm = _head_norm(qk_norm, head_dim)
+        shape = (num_heads,) if gate == "tanh_per_head" else ()
+        self.gate = None if gate is None else nnx.Param(jnp.zeros(shape, jnp.float32))
 
     @overload
     def __call__(
@@ -58,6 +93,11 @@ class CrossAttention(nnx.Module):
         *,
         query_mask: Array | None = None,
         context_mask: Array | None = None,
+        mask: Array | None = None,
+        bias: Array | None = None,
+        query_positions: Array | None = None,
+        context_positions: Array | None = None,
+        rng_key: Array | None = None,
         return_weights: Literal[False] = False,
     ) -> Array: ...
 
@@ -69,6 +109,11 @@ class CrossAttention(nnx.Module):
         *,
         query_mask: Array | None = None,
         context_mask: Array | None = None,
+        mask: Array | None = None,
+        bias: Array | None = None,
+        query_positions: Array | None = None,
+        context_positions: Array | None = None,
+        rng_key: Array | None = None,
         return_weights: Literal[True],
     ) -> tuple[Array, Array]: ...
 
@@ -79,6 +124,11 @@ class CrossAttention(nnx.Module):
         *,
         query_mask: Array | None = None,
         context_mask: Array | None = None,
+        mask: Array | None = None,
+        bias: Array | None = None,
+        query_positions: Array | None = None,
+        context_positions: Array | None = None,
+        rng_key: Array | None = None,
         return_weights: bool = False,
     ) -> Float[Array, "..."] | tuple[Float[Array, "..."], Float[Array, "..."]]:
         """Attend [..., t, query_features] to [..., s, context_features].
@@ -88,34 +138,88 @@ class CrossAttention(nnx.Module):
           query_mask: bool [..., t]; a token with False gives exactly 0.
           context_mask: bool [..., s]; a token with False is not seen. With none left the result is
             exactly 0. Masked tokens may hold NaN.
-          return_weights: return the weights [..., num_heads, t, s] in at least float32 as well.
+          mask: bool, broadcastable to [..., num_heads, t, s]: which token may see which. A token
+            that it hides from some queries only must be finite.
+          bias: added to the logits, broadcastable to [..., num_heads, t, s]; -inf masks.
+          query_positions, context_positions: [..., t] and [..., s], or [t] and [s]: turn queries
+            and keys by `functional.rotary_embedding`; both or none.
+          rng_key: draws the dropout; `None` turns it off.
+          return_weights: return the weights [..., num_heads, t, s] in at least float32 as well, as
+            they are before dropout and gate.
 
         Returns:
-          [..., t, out_features] in the dtype of `query` (the wider one, if they differ).
+          [..., t, out_features] in the dtype of `query` (the wider one, if they differ). A query
+          that sees nothing gives exactly 0, whatever the biases, with gradient 0.
+
+        Raises:
+          TypeError: if tokens are not floating point, or masks not boolean.
+          ValueError: if shapes do not fit, one of the positions lacks, or `head_dim` is odd with
+            positions.
         """
-        self._check(query, context)
-        queries = _mask(query_mask, query, name="query_mask")
-        contexts = _mask(context_mask, context, name="context_mask")
-        query, context = common_dtype(
-            jnp.where(queries[..., None], query, 0), jnp.where(contexts[..., None], context, 0)
-        )
+        self._check(query, context, query_positions, context_positions)
+        queries = token_mask(query_mask, query, name="query_mask")
+        contexts = token_mask(context_mask, context, name="context_mask")
+        keep = queries[..., None, :, None] & contexts[..., None, None, :]
+        keep = self._keep(keep, mask, bias)
+        query, context = common_dtype(keep_tokens(query, queries), keep_tokens(context, contexts))
         output, weights = dot_product_attention(
-            self._heads(self.query(query)),
-            self._heads(self.key(context)),
-            self._heads(self.value(context)),
-            mask=queries[..., None, :, None] & contexts[..., None, None, :],
+            self._heads(query, self.query, self.query_norm, query_positions, queries),
+            self._heads(context, self.key, self.key_norm, context_positions, contexts),
+            self._heads(context, self.value, None, None, contexts),
+            mask=keep,
+            bias=bias,
+            dropout=self.dropout,
+            rng_key=rng_key,
             return_weights=True,
         )
+        if self.gate_kind == "tanh_per_head":
+            output = self._gated(output)
         attended = self.output(output.reshape(*output.shape[:-2], -1))
+        if self.gate_kind == "tanh":
+            attended = self._gated(attended)
         # The bias of the output layer would make an empty row nonzero.
-        live = queries & jnp.any(contexts, axis=-1, keepdims=True)
-        attended = jnp.where(live[..., None], attended, 0)
+        attended = keep_tokens(attended, jnp.any(keep, axis=(-3, -1)))
         return (attended, weights) if return_weights else attended
 
-    def _heads(self, x: Array) -> Array:
-        return x.reshape(*x.shape[:-1], self.num_heads, self.head_dim)
+    def _gated(self, x: Array) -> Array:
+        assert self.gate is not None
+        gate = jnp.tanh(self.gate[...])
+        gate = gate[:, None] if gate.ndim else gate
+        return x * jnp.broadcast_to(gate.astype(x.dtype), x.shape)
 
-    def _check(self, query: Array, context: Array) -> None:
+    def _keep(self, keep: Array, mask: Array | None, bias: Array | None) -> Array:
+        """What may be seen: tokens that are there (`keep` [..., 1, t, s]), by mask and bias."""
+        shape = (*keep.shape[:-3], self.num_heads, *keep.shape[-2:])
+        if mask is not None:
+            keep = keep & broadcast_mask(mask, shape=shape, name="mask")
+        if bias is not None:
+            keep = keep & (broadcast_array(bias, shape=shape, name="bias") != -jnp.inf)
+        return keep
+
+    def _heads(
+        self,
+        x: Array,
+        layer: Linear,
+        norm: LayerNorm | RMSNorm | None,
+        positions: Array | None,
+        there: Array,
+    ) -> Array:
+        heads = layer(x)
+        heads = heads.reshape(*heads.shape[:-1], -1, self.head_dim)
+        if norm is not None:
+            heads = norm(heads)
+        if positions is not None:
+            places = jnp.where(there, jnp.broadcast_to(positions, there.shape), 0)
+            heads = rotary_embedding(heads, places, base=self.rope_base)
+        return heads
+
+    def _check(
+        self,
+        query: Array,
+        context: Array,
+        query_positions: Array | None,
+        context_positions: Array | None,
+    ) -> None:
         check_floating(query=query, context=context)
         widths = (self.query.in_features, self.key.in_features)
         fits = query.ndim >= 2 and query.ndim == context.ndim
@@ -125,10 +229,47 @@ class CrossAttention(nnx.Module):
                 f"expected query [..., t, {widths[0]}] and context [..., s, {widths[1]}] with "
                 f"equal leading axes, got {query.shape} and {context.shape}"
             )
+        if (query_positions is None) != (context_positions is None):
+            lacking = "query" if query_positions is None else "context"
+            raise ValueError(
+                "rotary positions relate queries to context: give both query_positions and "
+                f"context_positions, {lacking}_positions is None"
+            )
+        for name, x, positions in (
+            ("query", query, query_positions),
+            ("context", context, context_positions),
+        ):
+            shapes = (x.shape[:-1], x.shape[-2:-1])
+            if positions is not None and positions.shape not in shapes:
+                raise ValueError(
+                    f"{name}_positions must have shape {shapes[0]} or {shapes[1]}, "
+                    f"got {positions.shape}"
+                )
 
 
-def _mask(mask: Array | None, x: Array, *, name: str) -> Array:
-    if mask is None:
-        return jnp.ones(x.shape[:-1], bool)
-    check_mask(mask, shape=x.shape[:-1], name=name)
-    return mask
+def _head_norm(kind: HeadNorm | None, head_dim: int) -> LayerNorm | RMSNorm | None:
+    if kind is None:
+        return None
+    return RMSNorm(head_dim) if kind == "rms" else LayerNorm(head_dim)
+
+
+def _check_options(
+    num_heads: int,
+    head_dim: int,
+    num_kv_heads: int,
+    qk_norm: HeadNorm | None,
+    gate: AttentionGate | None,
+    dropout: float,
+) -> None:
+    if num_heads < 1 or head_dim < 1:
+        raise ValueError(f"num_heads and head_dim must be positive, got {num_heads}, {head_dim}")
+    if num_kv_heads < 1 or num_heads % num_kv_heads:
+        raise ValueError(
+            f"num_kv_heads must be a positive divisor of num_heads {num_heads}, got {num_kv_heads}"
+        )
+    for name, value, choices in (("qk_norm", qk_norm, HeadNorm), ("gate", gate, AttentionGate)):
+        if value is not None and value not in get_args(choices):
+            listed = [None, *get_args(choices)]
+            raise ValueError(f"{name} must be one of {listed}, got {value!r}")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be in [0, 1), got {dropout}")

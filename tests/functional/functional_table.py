@@ -2,9 +2,13 @@
 
 import alignment_cases
 import attention_cases
+import audio_cases
 import contrastive_cases
 import fusion_cases
+import image_cases
 import matching_cases
+import pair_cases
+import transport_cases
 import vector_cases
 
 CASES = [
@@ -12,6 +16,10 @@ CASES = [
     *contrastive_cases.CASES,
     *fusion_cases.CASES,
     *matching_cases.CASES,
+    *pair_cases.CASES,
     *attention_cases.CASES,
     *alignment_cases.CASES,
+    *transport_cases.CASES,
+    *image_cases.CASES,
+    *audio_cases.CASES,
 ]

@@ -5,6 +5,7 @@ import attention_rows
 import contrastive_rows
 import field_rows
 import fusion_rows
+import transport_rows
 from operator_row import Row
 
 TABLE: dict[str, Row] = {
@@ -12,5 +13,9 @@ TABLE: dict[str, Row] = {
     **contrastive_rows.ROWS,
     **alignment_rows.ROWS,
     **attention_rows.ROWS,
+    **transport_rows.ROWS,
     **field_rows.ROWS,
 }
+
+# Rows that only test_config_fields.py reads.
+CONFIG_TABLE: dict[str, Row] = {**TABLE, **field_rows.CONFIG_ROWS}

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from flax import nnx
 from operator_row import batch_of
-from operator_table import TABLE
+from operator_table import CONFIG_TABLE
 
 from datarax.core import Batch, CrossModalOperatorConfig
 from datarax.operators.build import OPERATIONS
 
 SHARED = {f.name for f in dataclasses.fields(CrossModalOperatorConfig)}
-CHANGES = [(name, field) for name, row in TABLE.items() for field in row.changes]
+CHANGES = [(name, field) for name, row in CONFIG_TABLE.items() for field in row.changes]
 
 
 def outcome(kind, config, batch, **change) -> dict | str:
@@ -34,7 +34,7 @@ def leaves(result) -> list[np.ndarray]:
 
 @pytest.mark.parametrize(("name", "field"), CHANGES, ids=lambda x: str(x))
 def test_another_value_shows(name, field):
-    row = TABLE[name]
+    row = CONFIG_TABLE[name]
     op, batch = row.make(), batch_of(row)
     first = outcome(type(op), op.config, batch)
     second = outcome(type(op), op.config, batch, **{field: row.changes[field]})
@@ -55,7 +55,7 @@ def test_every_field_of_the_config_is_changed_somewhere(operation):
     own = {f.name for f in dataclasses.fields(config)} - SHARED
     changed = {
         field
-        for row in TABLE.values()
+        for row in CONFIG_TABLE.values()
         if type(getattr(row.make(), "config", None)) is config
         for field in row.changes
     }

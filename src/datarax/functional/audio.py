@@ -61,7 +61,8 @@ def power_spectrogram(
         samples = jnp.pad(samples, widths, mode="reflect")
     places = np.arange(frames)[:, None] * hop_length + np.arange(fft_length)
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(fft_length) / fft_length)
-    windowed = samples[..., places] * jnp.asarray(window, samples.dtype)
+    framed = samples[..., places]
+    windowed = framed * jnp.broadcast_to(jnp.asarray(window, samples.dtype), framed.shape)
     spectrum = jnp.fft.rfft(windowed, axis=-1)
     energy = spectrum.real**2 + spectrum.imag**2
     if power == 2:

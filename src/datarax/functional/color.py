@@ -172,8 +172,10 @@ def adjust_color(
 def _hue_chroma_value(unit: Array) -> tuple[Array, Array, Array]:
     """Hue in turns [0, 1) up to a whole turn (0 for grey), max - min, and max."""
     red, green, blue = (unit[..., channel] for channel in range(3))
-    value = jnp.max(unit, axis=-1)
-    chroma = value - jnp.min(unit, axis=-1)
+    # Not jnp.max: its derivative divides by the number of maxima, which is 0 where XLA computes the
+    # channels twice and rounds them differently.
+    value = jnp.maximum(jnp.maximum(red, green), blue)
+    chroma = value - jnp.minimum(jnp.minimum(red, green), blue)
     grey = chroma == 0
     divisor = jnp.where(grey, 1, chroma)
     sixth = jnp.where(
@@ -192,7 +194,8 @@ def _blend(unit: Array, other: Array, factor: ScalarLike) -> Array:
 def _grey(unit: Array) -> Array:
     if unit.shape[-1] == 1:
         return unit
-    return jnp.sum(unit * jnp.asarray(LUMA, unit.dtype), axis=-1, keepdims=True)
+    weighted = unit * jnp.broadcast_to(jnp.asarray(LUMA, unit.dtype), unit.shape)
+    return jnp.sum(weighted, axis=-1, keepdims=True)
 
 
 def _scalar(number: ScalarLike, unit: Array) -> Array:

@@ -1,6 +1,7 @@
 """Geometry and values of pictures `[..., h, w, c]`; an integer dtype is rounded and kept."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import jax
@@ -10,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Num
 from datarax.functional.checks import accumulation_dtype, broadcast_array
 
 ResizeMethod = Literal["nearest", "linear", "cubic", "lanczos3", "lanczos5"]
+Numbers = ArrayLike | Sequence[float]
 PaddingMode = Literal["constant", "edge", "reflect"]
 
 
@@ -256,7 +258,7 @@ def central_box(
 
 
 def normalize(
-    x: Num[Array, "..."], *, mean: ArrayLike, std: ArrayLike, scale: float | int = 1.0
+    x: Num[Array, "..."], *, mean: Numbers, std: Numbers, scale: float | int = 1.0
 ) -> Float[Array, "..."]:
     r"""$(s x - \mu) / \sigma$.
 

@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from datarax.core.config import OperatorConfig
 from datarax.core.element_batch import Batch
-from datarax.core.masks import paths, select
+from datarax.core.masks import leaf_path, paths, select, zero_skipped
 from datarax.core.operator import OperatorModule
 from datarax.core.spec import spec_of
 from datarax.operators.checks import check_number
@@ -136,16 +136,7 @@ class OneOf(OperatorModule):
                 part(batch.replace(valid_mask=mine if valid is None else valid & mine), stats)
             )
         self._check_alike(outs)
-        data, states = (
-            jax.tree.map(lambda *leaves: _pick(rows, leaves), *trees)
-            for trees in ([out.data for out in outs], [out.states for out in outs])
-        )
-        true = jnp.ones(batch.batch_size, bool)
-        presence = {
-            field: _pick(rows, [out.presence.get(field, true) for out in outs])
-            for field in dict.fromkeys(name for out in outs for name in out.presence)
-        }
-        return batch.replace(data=data, states=states, presence=presence)
+        return _merged(batch, rows, outs)
 
     @property
     def masks_rows_itself(self) -> bool:
@@ -162,6 +153,39 @@ class OneOf(OperatorModule):
                     f"operators[0] ({kinds[0]}) leaves {_difference(first, other)}, "
                     f"operators[{place}] ({kinds[1]}) {_difference(other, first)}"
                 )
+
+
+def _merged(batch: Batch, rows: Sequence[Array], outs: Sequence[Batch]) -> Batch:
+    """In each row what its operator left; what one wrote and another did not is masked there too.
+
+    Args:
+      batch: what all of them got, but for the valid rows.
+      rows: for each operator the rows that drew it.
+      outs: what each of them left.
+    """
+    before, clean = paths(batch.data), paths(zero_skipped(batch, batch.where()).data)
+    written: list[str] = []
+
+    def leaf(path: Any, *leaves: Any) -> Any:
+        key = leaf_path(path)
+        own = before.get(key)
+        if all(x is own for x in leaves):
+            return own
+        written.append(".".join(key))
+        return _pick(rows, [clean[key] if x is own else x for x in leaves])
+
+    data = jax.tree_util.tree_map_with_path(leaf, *[out.data for out in outs])
+    states = jax.tree.map(lambda *leaves: _pick(rows, leaves), *[out.states for out in outs])
+    presence = dict(outs[0].presence)
+    true = jnp.ones(batch.batch_size, bool)
+    for name in dict.fromkeys(name for out in outs for name in out.presence):
+        held = batch.where(name) if name in written else batch.presence.get(name)
+        there = [
+            out.presence[name] if out.presence.get(name) is not batch.presence.get(name) else held
+            for out in outs
+        ]
+        presence[name] = _pick(rows, [true if mask is None else mask for mask in there])
+    return batch.replace(data=data, states=states, presence=presence)
 
 
 def _pick(rows: Sequence[Array], leaves: Sequence[Any]) -> Any:

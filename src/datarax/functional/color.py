@@ -172,16 +172,17 @@ def adjust_color(
 def _hue_chroma_value(unit: Array) -> tuple[Array, Array, Array]:
     """Hue in turns [0, 1) up to a whole turn (0 for grey), max - min, and max."""
     red, green, blue = (unit[..., channel] for channel in range(3))
-    # Not jnp.max: its derivative divides by the number of maxima, which is 0 where XLA computes the
-    # channels twice and rounds them differently.
+    # XLA may compute the channels twice and round them differently, so nothing asks which channel
+    # equals the maximum: not jnp.max, whose derivative divides by the number of those that do, nor
+    # value == red.
     value = jnp.maximum(jnp.maximum(red, green), blue)
     chroma = value - jnp.minimum(jnp.minimum(red, green), blue)
     grey = chroma == 0
     divisor = jnp.where(grey, 1, chroma)
     sixth = jnp.where(
-        value == red,
+        (red >= green) & (red >= blue),
         (green - blue) / divisor,
-        jnp.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
+        jnp.where(green >= blue, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
     )
     return jnp.where(grey, 0, sixth / 6), chroma, value
 

@@ -76,6 +76,9 @@ def surviving_tokens(
       TypeError: if `mask` is not boolean.
       ValueError: if the shapes differ.
 
+    Reference: Iyyer et al., 2015, "Deep unordered composition rivals syntactic methods for text
+    classification" (word dropout).
+
     Example:
       >>> draws = jnp.array([0.1, 0.6, 0.9])
       >>> surviving_tokens(draws, jnp.array([True, True, False]), rate=0.5).tolist()

@@ -30,6 +30,7 @@ class Row:
         the parameters, or as an error.
       reads: further fields that the operator reads (ids, masks), of a generator and the number of
         rows; `None`: none.
+      fills: it writes where a field, or all of them, is absent.
     """
 
     make: Callable[[], OperatorModule]
@@ -40,6 +41,7 @@ class Row:
     kinds: dict[str, str] = field(default_factory=dict)
     changes: dict[str, Any] = field(default_factory=dict)
     reads: Callable[[np.random.Generator, int], dict[str, jax.Array]] | None = None
+    fills: bool = False
 
 
 PAIR = {"a": (4,), "b": (4,)}

@@ -51,7 +51,7 @@ BAD = [
     (
         ContrastiveOperatorConfig,
         LOSS | {"label_smoothing": 0.1, "method": "sigmoid"},
-        "belongs to method 'info_nce'",
+        "label_smoothing=0.1 is read by .*'info_nce'.*, got 'sigmoid'",
     ),
     (ContrastiveOperatorConfig, LOSS | {"max_scale": 0.0}, "max_scale must be a number"),
     (ContrastiveOperatorConfig, LOSS | {"initial_scale": 101.0}, "initial_scale must be a number"),
@@ -148,7 +148,7 @@ def test_build_from_a_table():
         ({"operation": "fushion"} | FUSION, "did you mean 'fusion'"),
         ({"operation": "xyz"} | FUSION, "choose one of"),
         ({"operation": "fusion", "metod": "gated"} | FUSION, "'metod'.*did you mean 'method'"),
-        ({"operation": "fusion", "method": "gate"} | FUSION, "method must be one of"),
+        ({"operation": "fusion", "method": "gatd"} | FUSION, "method must be one of"),
         ({"operation": "resize", **FIELD}, r"needs \['size'\]"),
     ],
 )

@@ -9,13 +9,21 @@ from flax import nnx
 
 from datarax.core.cross_modal import CrossModalOperator, CrossModalOperatorConfig
 from datarax.core.operator import OperatorModule
-from datarax.operators.alignment import AlignmentOperator, AlignmentOperatorConfig
+from datarax.operators.alignment import AlignmentOperator
+from datarax.operators.alignment_config import AlignmentOperatorConfig
+from datarax.operators.attention_pool import AttentionPoolOperator, AttentionPoolOperatorConfig
 from datarax.operators.audio import LogMel, LogMelConfig, SpecAugment, SpecAugmentConfig
+from datarax.operators.co_attention import CoAttentionOperator, CoAttentionOperatorConfig
 from datarax.operators.compose import Identity, OneOf, Sequential
-from datarax.operators.contrastive import ContrastiveOperator, ContrastiveOperatorConfig
+from datarax.operators.contrastive import ContrastiveOperator
+from datarax.operators.contrastive_config import ContrastiveOperatorConfig
 from datarax.operators.cross_attention import CrossAttentionOperator, CrossAttentionOperatorConfig
 from datarax.operators.field_choice import FieldChoice, FieldChoiceConfig
 from datarax.operators.fusion import FusionOperator, FusionOperatorConfig
+from datarax.operators.gated_cross_attention import (
+    GatedCrossAttentionOperator,
+    GatedCrossAttentionOperatorConfig,
+)
 from datarax.operators.image import (
     Crop,
     CropConfig,
@@ -36,20 +44,39 @@ from datarax.operators.image_random import (
     RandomResizedCrop,
     RandomResizedCropConfig,
 )
-from datarax.operators.presence import ModalityDropout, ModalityDropoutConfig
+from datarax.operators.latent_fusion import LatentFusionOperator, LatentFusionOperatorConfig
+from datarax.operators.matching import MatchingOperator, MatchingOperatorConfig
+from datarax.operators.presence import (
+    MissingModalityEmbedding,
+    MissingModalityEmbeddingConfig,
+    ModalityDropout,
+    ModalityDropoutConfig,
+)
+from datarax.operators.procrustes import ProcrustesOperator, ProcrustesOperatorConfig
+from datarax.operators.q_former import QFormerOperator, QFormerOperatorConfig
 from datarax.operators.text import (
     TokenDropout,
     TokenDropoutConfig,
     TokenMasking,
     TokenMaskingConfig,
 )
+from datarax.operators.transport import TransportOperator, TransportOperatorConfig
 
 OPERATIONS: dict[str, tuple[type[CrossModalOperatorConfig], type[CrossModalOperator]]] = {
     "fusion": (FusionOperatorConfig, FusionOperator),
     "cross_attention": (CrossAttentionOperatorConfig, CrossAttentionOperator),
+    "gated_cross_attention": (GatedCrossAttentionOperatorConfig, GatedCrossAttentionOperator),
+    "attention_pool": (AttentionPoolOperatorConfig, AttentionPoolOperator),
+    "co_attention": (CoAttentionOperatorConfig, CoAttentionOperator),
+    "q_former": (QFormerOperatorConfig, QFormerOperator),
+    "latent_fusion": (LatentFusionOperatorConfig, LatentFusionOperator),
     "contrastive": (ContrastiveOperatorConfig, ContrastiveOperator),
+    "matching": (MatchingOperatorConfig, MatchingOperator),
     "alignment": (AlignmentOperatorConfig, AlignmentOperator),
+    "procrustes": (ProcrustesOperatorConfig, ProcrustesOperator),
+    "transport": (TransportOperatorConfig, TransportOperator),
     "modality_dropout": (ModalityDropoutConfig, ModalityDropout),
+    "missing_modality": (MissingModalityEmbeddingConfig, MissingModalityEmbedding),
     "resize": (ResizeConfig, Resize),
     "crop": (CropConfig, Crop),
     "reshape": (ReshapeConfig, Reshape),

@@ -1,103 +1,32 @@
 """Contrastive learning: similarity of a record's modalities, and losses over the batch."""
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from itertools import combinations
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
+from datarax.core import random
 from datarax.core.cross_modal import CrossModalOperator, CrossModalOperatorConfig
 from datarax.core.element_batch import Batch
 from datarax.core.fields import require_fields
-from datarax.functional.contrastive import pairwise_multimodal
+from datarax.functional.contrastive import symile, volume_contrastive
 from datarax.functional.masking import safe_l2_normalize
+from datarax.functional.pairs import average_over_pairs, mean_similarities
 from datarax.functional.similarity import cosine_similarity
 from datarax.nn.projection import LogitScale, ProjectionHead
-from datarax.operators.checks import (
-    check_choice,
-    check_count,
-    check_features,
-    check_number,
-    check_positive,
+from datarax.nn.queue import EmbeddingQueue
+from datarax.operators.checks import check_count
+from datarax.operators.contrastive_config import (
+    INITIAL_SCALES,
+    OF_ALL_FIELDS,
+    READ_BY,
+    ContrastiveOperatorConfig,
 )
-
-ContrastiveMethod = Literal["info_nce", "sigmoid"]
-Pairs = Literal["all", "anchor"]
-
-
-@dataclass(frozen=True)
-class ContrastiveOperatorConfig(CrossModalOperatorConfig):
-    """Which contrastive loss, on which embeddings.
-
-    Attributes:
-      method: `functional.info_nce` or `functional.sigmoid_contrastive`.
-      features: the width of each input field.
-      projection_features: width of the shared space; `None` takes the fields as they are, of
-        equal width.
-      hidden_features: hidden width of the projection heads; `None` is a linear head.
-      pairs: all pairs of fields, or those of the first with each other one.
-      label_smoothing: of InfoNCE, in [0, 1).
-      ids_field: field of integers `[]`; rows that share one are positives of each other.
-      initial_scale: the inverse temperature at the start; `None` is 1/0.07 for InfoNCE (CLIP) and
-        10 for the sigmoid loss (SigLIP).
-      max_scale: bound of the learned inverse temperature; 100 is CLIP's.
-      initial_bias: read by the sigmoid loss only, the start of its bias; -10 is SigLIP's, and
-        `functional.sigmoid_bias_init` gives it for a batch size.
-
-    Raises:
-      ValueError: for an unknown choice, sizes that do not fit, a number out of range, or
-        `stochastic`.
-    """
-
-    operation: str = field(default="contrastive", kw_only=True)
-    method: ContrastiveMethod = field(default="info_nce", kw_only=True)
-    features: dict[str, int] = field(kw_only=True, hash=False)
-    projection_features: int | None = field(default=None, kw_only=True)
-    hidden_features: int | None = field(default=None, kw_only=True)
-    pairs: Pairs = field(default="all", kw_only=True)
-    label_smoothing: float = field(default=0.0, kw_only=True)
-    ids_field: str | None = field(default=None, kw_only=True)
-    initial_scale: float | None = field(default=None, kw_only=True)
-    max_scale: float = field(default=100.0, kw_only=True)
-    initial_bias: float = field(default=-10.0, kw_only=True)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("method", self.method, ContrastiveMethod)
-        check_choice("pairs", self.pairs, Pairs)
-        check_features(self.features, self.input_fields)
-        fields = len(self.input_fields)
-        if fields < 2 or len(set(self.input_fields)) < fields:
-            raise ValueError(f"input_fields must hold two or more fields, got {self.input_fields}")
-        check_count("output_fields", self.output_fields, [1, 1 + fields])
-        self._check_sizes()
-        check_number("label_smoothing", self.label_smoothing, low=0, high=0.999)
-        check_number("max_scale", self.max_scale, low=0, high=math.inf, open_low=True)
-        check_number("initial_bias", self.initial_bias, low=-math.inf, high=math.inf)
-        if self.initial_scale is not None:
-            check_number(
-                "initial_scale", self.initial_scale, low=0, high=self.max_scale, open_low=True
-            )
-        if self.label_smoothing and self.method == "sigmoid":
-            raise ValueError("label_smoothing belongs to method 'info_nce', got method 'sigmoid'")
-        if self.stochastic:
-            raise ValueError("the losses are deterministic: put a stochastic operator before them")
-
-    def _check_sizes(self) -> None:
-        if self.projection_features is not None:
-            check_positive("projection_features", self.projection_features)
-        elif self.hidden_features is not None:
-            raise ValueError("hidden_features needs projection_features")
-        elif len(set(self.features.values())) > 1:
-            raise ValueError(
-                f"fields of different widths {self.features} need projection_features to meet"
-            )
-        if self.hidden_features is not None:
-            check_positive("hidden_features", self.hidden_features)
+from datarax.operators.pair_losses import Columns, Side, pair_losses
 
 
 class ContrastiveOperator(CrossModalOperator):
@@ -108,10 +37,14 @@ class ContrastiveOperator(CrossModalOperator):
     deviation that is drawn for each record from U(0, 0.1).
 
     With a `ContrastiveOperatorConfig`: projection heads, unit vectors, a learned inverse
-    temperature, and `functional.pairwise_multimodal` over the rows of the batch. The first output
-    field is the loss of each record `[]`, the mean over the pairs of modalities that it has; it is
-    present where there is such a pair. M more output fields get the embeddings. `batch_state` gets
-    the temperature and the bias under the name of the loss.
+    temperature, and the loss of `config.method` over the rows of the batch. The first output field
+    is the loss of each record `[]`, for losses of two modalities the mean over the pairs of
+    modalities that it has; it is present where there is such a pair. M more output fields get the
+    embeddings.
+
+    `batch_state` gets scalars worth watching under the name of the loss: `temperature`, the bias,
+    `queue_size`, and the mean cosines of matching and of other pairs (`positive_similarity`,
+    `negative_similarity`), each averaged over the pairs of fields.
 
     Raises:
       ValueError: if projection heads are asked for without rngs.
@@ -122,9 +55,14 @@ class ContrastiveOperator(CrossModalOperator):
         "features",
         "projection_features",
         "hidden_features",
+        "pairs",
+        "per_pair_temperature",
+        "ids_field",
+        "queue_size",
         "initial_scale",
         "max_scale",
         "initial_bias",
+        "relative_bias",
     )
 
     def __init__(
@@ -140,16 +78,8 @@ class ContrastiveOperator(CrossModalOperator):
             if len(config.input_fields) < 2:
                 raise ValueError(f"a similarity needs two fields, got {config.input_fields}")
             return
-        scale = config.initial_scale
-        if scale is None:
-            scale = 1 / 0.07 if config.method == "info_nce" else 10.0
-        sigmoid = config.method == "sigmoid"
-        self.logit_scale = LogitScale(
-            initial_scale=min(scale, config.max_scale),
-            min_scale=min(1.0, config.max_scale, scale),
-            max_scale=config.max_scale,
-            initial_bias=config.initial_bias if sigmoid else None,
-        )
+        if "max_scale" in READ_BY[config.method]:
+            self.logit_scale = _logit_scale(config)
         if config.projection_features is not None:
             if rngs is None:
                 raise ValueError("projection heads draw their parameters: give rngs")
@@ -164,6 +94,13 @@ class ContrastiveOperator(CrossModalOperator):
                     for name in config.input_fields
                 }
             )
+        if config.queue_size is not None:
+            self.queue = EmbeddingQueue(
+                config.queue_size,
+                config.projection_features or config.features[config.input_fields[0]],
+                modalities=len(config.input_fields),
+                with_ids=config.ids_field is not None,
+            )
 
     @property
     def required_fields(self) -> tuple[str, ...]:
@@ -173,11 +110,26 @@ class ContrastiveOperator(CrossModalOperator):
         return tuple(self.config.input_fields)
 
     def check_batch(self, batch: Batch) -> None:
-        """Raise as `CrossModalOperator.check_batch`, and if the field of ids is missing."""
+        """Raise as `CrossModalOperator.check_batch`, and for fields that the config names.
+
+        Raises:
+          KeyError: for a field of ids, masks, teachers or negatives that the batch lacks.
+          ValueError: for an input field of a loss of another shape.
+        """
         super().check_batch(batch)
         config = self.config
-        if isinstance(config, ContrastiveOperatorConfig) and config.ids_field is not None:
-            require_fields(batch.data, [config.ids_field])
+        if not isinstance(config, ContrastiveOperatorConfig):
+            return
+        named = [] if config.ids_field is None else [config.ids_field]
+        for others in (config.token_masks, config.teacher_fields, config.negatives_fields):
+            named += [] if others is None else others.values()
+        require_fields(batch.data, named)
+        axes = ["n", "t"] if config.similarity == "late_interaction" else ["n"]
+        why = f"features and similarity={config.similarity!r}"
+        for name in config.input_fields:
+            _check_axes(name, batch[name], [*axes, config.features[name]], why=why)
+        for name, other in (config.negatives_fields or {}).items():
+            _check_axes(other, batch[other], ["n", "k", config.features[name]], why="features")
 
     def embed(self, field: str, x: Array) -> Array:
         """Unit vectors `[..., d]` in the shared space from the values `[..., width]` of a field.
@@ -227,42 +179,200 @@ class ContrastiveOperator(CrossModalOperator):
         }
 
     def apply_batch(self, batch: Batch, stats: dict[str, Any] | None = None) -> Batch:
-        """The losses of a batch; see `functional.pairwise_multimodal`."""
+        """The losses of a batch; see `functional.contrastive`."""
         config = self.config
         if not isinstance(config, ContrastiveOperatorConfig):
             return super().apply_batch(batch, stats)
         self.check_batch(batch)
-        embeddings = [self.embed(name, batch[name]) for name in config.input_fields]
-        rows = jnp.ones(batch.batch_size, bool)
-        masks = [batch.where(name) for name in config.input_fields]
-        presence = [rows if mask is None else mask for mask in masks]
-        scale, bias = self.logit_scale(), self.logit_scale.logit_bias
-        losses, used = pairwise_multimodal(
-            embeddings,
-            logit_scale=scale,
-            logit_bias=bias,
-            presence=presence,
-            loss=config.method,
-            pairs=config.pairs,
-            label_smoothing=config.label_smoothing,
-            ids=None if config.ids_field is None else batch[config.ids_field],
-        )
-        outputs = [losses, *embeddings][: len(config.output_fields)]
-        reported = dict(zip(config.output_fields, [used, *presence][: len(outputs)], strict=True))
-        everywhere = all(mask is None for mask in masks)
+        vectors = {name: self.embed(name, batch[name]) for name in config.input_fields}
+        masks = {name: _mask(config, batch, name) for name in config.input_fields}
+        every = jnp.ones(batch.batch_size, bool)
+        presence = {name: every if mask is None else mask for name, mask in masks.items()}
+        if config.enqueue == "before":
+            self._enqueue(config, batch, vectors, presence)
+        loss = self._loss_of_all if config.method in OF_ALL_FIELDS else self._loss_of_pairs
+        losses, used = loss(config, batch, vectors, presence)
+        if config.enqueue == "after":
+            self._enqueue(config, batch, vectors, presence)
+        outputs = [losses, *vectors.values()][: len(config.output_fields)]
+        there = [used, *presence.values()][: len(outputs)]
+        reported = dict(zip(config.output_fields, there, strict=True))
+        everywhere = all(mask is None for mask in masks.values())
+        watched = self._watched(config, vectors, presence)
         return batch.replace(
             data=self._store_outputs(batch.data, outputs),
             presence=batch.presence if everywhere else {**batch.presence, **reported},
-            batch_state=_with_state(batch.batch_state, config.output_fields[0], scale, bias),
+            batch_state=_with_state(batch.batch_state, config.output_fields[0], watched),
+        )
+
+    def _loss_of_all(
+        self,
+        config: ContrastiveOperatorConfig,
+        batch: Batch,
+        vectors: dict[str, Array],
+        presence: dict[str, Array],
+    ) -> tuple[Array, Array]:
+        options = {"logit_scale": self.logit_scale(), "presence": list(presence.values())}
+        if config.method == "symile":
+            if config.symile_negatives == "n":
+                fixed = random.threefry_key(jnp.zeros(2, jnp.uint32))
+                options["key"] = fixed if self.deterministic else self.batch_key(batch)
+            return symile(list(vectors.values()), negatives=config.symile_negatives, **options)
+        shape = "triangle_root" if config.triangle_root else "triangle"
+        return volume_contrastive(
+            list(vectors.values()),
+            shape="volume" if config.method == "volume" else shape,
+            directions=config.directions,
+            label_smoothing=config.label_smoothing,
+            ids=_ids(config, batch),
+            **options,
+        )
+
+    def _loss_of_pairs(
+        self,
+        config: ContrastiveOperatorConfig,
+        batch: Batch,
+        vectors: dict[str, Array],
+        presence: dict[str, Array],
+    ) -> tuple[Array, Array]:
+        sides = {
+            name: self._side(config, batch, name, vectors[name], presence[name]) for name in vectors
+        }
+        losses, where, weights = [], [], []
+        given = config.pair_weights or (1.0,) * len(config.field_pairs)
+        for place, (a, b) in enumerate(config.field_pairs):
+            temperature = self._scalars(config)
+            if config.per_pair_temperature:
+                temperature = {name: x[place] for name, x in temperature.items()}
+            parts = pair_losses(
+                config, sides[a], sides[b], temperature=temperature, ids=_ids(config, batch)
+            )
+            losses += parts
+            where += [presence[a] & presence[b]] * len(parts)
+            weights += [given[place]] * len(parts)
+        return average_over_pairs(
+            jnp.stack(losses, axis=1), where=jnp.stack(where, axis=1), weights=jnp.asarray(weights)
+        )
+
+    def _side(
+        self,
+        config: ContrastiveOperatorConfig,
+        batch: Batch,
+        name: str,
+        vectors: Array,
+        presence: Array,
+    ) -> Side:
+        columns = None
+        if config.queue_size is not None:
+            place = config.input_fields.index(name)
+            columns = Columns(self.queue.embeddings(place), self.queue.valid(place), self.queue.ids)
+        elif config.negatives_fields is not None and name in config.negatives_fields:
+            other = config.negatives_fields[name]
+            negatives = self.embed(name, batch[other])
+            there = batch.where(other)
+            there = jnp.ones(batch.batch_size, bool) if there is None else there
+            columns = Columns(
+                negatives.reshape(-1, negatives.shape[-1]),
+                jnp.repeat(there, negatives.shape[1]),
+            )
+        tokens, teachers = config.token_masks or {}, config.teacher_fields or {}
+        return Side(
+            vectors,
+            presence,
+            tokens=batch[tokens[name]] if name in tokens else None,
+            columns=columns,
+            teacher=batch[teachers[name]] if name in teachers else None,
+        )
+
+    def _scalars(self, config: ContrastiveOperatorConfig) -> dict[str, Array]:
+        """The scale and the bias that the method has, as the functions call them."""
+        if "max_scale" not in READ_BY[config.method]:
+            return {}
+        scalars = {
+            "logit_scale": self.logit_scale(),
+            "logit_bias": self.logit_scale.logit_bias,
+            "relative_bias": self.logit_scale.relative_bias,
+        }
+        return {name: x for name, x in scalars.items() if x is not None}
+
+    def _enqueue(
+        self,
+        config: ContrastiveOperatorConfig,
+        batch: Batch,
+        vectors: dict[str, Array],
+        presence: dict[str, Array],
+    ) -> None:
+        if config.queue_size is not None and not self.deterministic:
+            where, ids = list(presence.values()), _ids(config, batch)
+            self.queue.enqueue(list(vectors.values()), where=where, ids=ids)
+
+    def _watched(
+        self,
+        config: ContrastiveOperatorConfig,
+        vectors: dict[str, Array],
+        presence: dict[str, Array],
+    ) -> dict[str, Array]:
+        scalars = self._scalars(config)
+        if "logit_scale" in scalars:
+            scalars["temperature"] = 1 / scalars.pop("logit_scale")
+        if config.queue_size is not None:
+            scalars["queue_size"] = self.queue.size
+        if config.similarity == "cosine":
+            pairs = list(combinations(vectors, 2))
+            both = [presence[a] & presence[b] for a, b in pairs]
+            found = [
+                mean_similarities(vectors[a], vectors[b], where=rows)
+                for (a, b), rows in zip(pairs, both, strict=True)
+            ]
+            some = jnp.stack([jnp.any(rows) for rows in both])
+            names = ("positive_similarity", "negative_similarity")
+            for name, values in zip(names, zip(*found, strict=True), strict=True):
+                scalars[name] = average_over_pairs(jnp.stack(values), where=some)[0]
+        return jax.lax.stop_gradient(scalars)
+
+
+def _logit_scale(config: ContrastiveOperatorConfig) -> LogitScale:
+    scale = config.initial_scale
+    if scale is None:
+        scale = min(INITIAL_SCALES.get(config.method, 1 / 0.07), config.max_scale)
+    return LogitScale(
+        initial_scale=scale,
+        min_scale=min(1.0, scale),
+        max_scale=config.max_scale,
+        initial_bias=config.initial_bias if config.method == "sigmoid" else None,
+        relative=config.relative_bias,
+        pairs=len(config.field_pairs) if config.per_pair_temperature else None,
+    )
+
+
+def _ids(config: ContrastiveOperatorConfig, batch: Batch) -> Array | None:
+    return None if config.ids_field is None else jnp.asarray(batch[config.ids_field])
+
+
+def _mask(config: ContrastiveOperatorConfig, batch: Batch, name: str) -> Array | None:
+    """The rows that have a field with all that belongs to it; `None` means all."""
+    tokens, teachers = config.token_masks or {}, config.teacher_fields or {}
+    named = [name, *(others[name] for others in (tokens, teachers) if name in others)]
+    mask = batch.where(*named)
+    if name in tokens:
+        some = jnp.any(batch[tokens[name]], axis=-1)
+        mask = some if mask is None else mask & some
+    return None if mask is None else jnp.asarray(mask)
+
+
+def _check_axes(name: str, x: Any, axes: list[Any], *, why: str) -> None:
+    if x.ndim != len(axes) or x.shape[-1] != axes[-1]:
+        expected = ", ".join(map(str, axes))
+        raise ValueError(
+            f"field {name!r} must have shape [{expected}] by {why}, got {list(x.shape)}"
         )
 
 
-def _with_state(batch_state: Any, name: str, scale: Array, bias: Array | None) -> Any:
+def _with_state(batch_state: Any, name: str, scalars: dict[str, Array]) -> Any:
     """The batch's state with the loss's scalars under its name; any other state is left alone."""
     if batch_state is not None and not isinstance(batch_state, Mapping):
         return batch_state
-    scalars = {"temperature": 1 / scale} | ({} if bias is None else {"logit_bias": bias})
-    return {**(batch_state or {}), name: jax.lax.stop_gradient(scalars)}
+    return {**(batch_state or {}), name: scalars}
 
 
 def _is_shape(x: Any) -> bool:

@@ -9,7 +9,8 @@ from flax import nnx
 from datarax.core.element_batch import Batch
 from datarax.core.masks import zero_skipped
 from datarax.nn.encoders import ImageEncoder, PointEncoder, TextEncoder
-from datarax.operators.contrastive import ContrastiveOperator, ContrastiveOperatorConfig
+from datarax.operators.contrastive import ContrastiveOperator
+from datarax.operators.contrastive_config import ContrastiveOperatorConfig
 from datarax.operators.field_choice import FieldChoice, FieldChoiceConfig
 from datarax.operators.fusion import FusionOperator, FusionOperatorConfig
 from datarax.operators.presence import ModalityDropout, ModalityDropoutConfig
@@ -20,6 +21,18 @@ FEATURES = 256
 AUGMENTATION = "augmentation"
 FUSED = "fused"
 FUSED_FIELDS = ("image", "outline")
+# What a setting of `TrainConfig` means to the operator, where that is not the method's own name.
+LOSS_OPTIONS: dict[str, dict[str, Any]] = {
+    "decoupled": {"method": "info_nce", "decoupled": True},
+    "smoothed": {"method": "info_nce", "label_smoothing": 0.1},
+    "symile": {
+        "method": "symile",
+        "symile_negatives": "n",
+        "max_scale": 1000.0,
+        "stochastic": True,
+        "stream_name": AUGMENTATION,
+    },
+}
 
 
 class Retriever(nnx.Module):
@@ -56,7 +69,9 @@ class Retriever(nnx.Module):
             ),
             rngs=rngs,
         )
-        self.fusion = _fusion(rngs) if set(config.towers) >= set(FUSED_FIELDS) else None
+        self.fusion = (
+            _fusion(config.fusion, rngs) if set(config.towers) >= set(FUSED_FIELDS) else None
+        )
         compared = fields if self.fusion is None else [*fields, encoded_field(FUSED)]
         self.contrastive = ContrastiveOperator(
             ContrastiveOperatorConfig(
@@ -64,12 +79,13 @@ class Retriever(nnx.Module):
                 output_fields=["loss"],
                 features=dict.fromkeys(compared, FEATURES),
                 projection_features=config.embedding_size,
+                **LOSS_OPTIONS.get(config.loss, {"method": config.loss}),
             ),
             rngs=rngs,
         )
 
     def __call__(self, batch: Batch, *, rng_key: jax.Array) -> Batch:
-        """The batch with a loss a record, and its `temperature` in `batch_state["loss"]`.
+        """The batch with a loss a record, and its scalars in `batch_state["loss"]`.
 
         Args:
           batch: raw fields, one a tower at least, and the other faces.
@@ -100,8 +116,10 @@ class Retriever(nnx.Module):
         return self.contrastive.embed(encoded_field(field), features)
 
     @property
-    def temperature(self) -> float:
-        """The learned temperature of the loss."""
+    def temperature(self) -> float | None:
+        """The learned temperature of the loss; `None` for a triplet, which has none."""
+        if self.contrastive.config.method == "triplet":
+            return None
         return 1 / float(self.contrastive.logit_scale())
 
 
@@ -115,12 +133,12 @@ def build(config: TrainConfig) -> Retriever:
     return Retriever(config, rngs=nnx.Rngs(config.seed))
 
 
-def _fusion(rngs: nnx.Rngs) -> FusionOperator:
+def _fusion(method: str, rngs: nnx.Rngs) -> FusionOperator:
     parts = [encoded_field(name) for name in FUSED_FIELDS]
     config = FusionOperatorConfig(
         input_fields=parts,
         output_fields=[encoded_field(FUSED)],
-        method="gated",
+        method=method,
         features=dict.fromkeys(parts, FEATURES),
         out_features=FEATURES,
     )

@@ -60,7 +60,7 @@ def squared_error_alignment(a: Num[Array, "... d"], b: Num[Array, "... e"]) -> F
     return jnp.mean(_difference(a, b) ** 2, axis=-1)
 
 
-def huber_penalty(x: Num[Array, "..."], *, delta: float = 1.0) -> Float[Array, "..."]:
+def huber_penalty(x: Num[Array, "..."], *, delta: float | int = 1.0) -> Float[Array, "..."]:
     r"""$h_\delta(x) = \frac12 x^2$ up to $\delta$, and $\delta(|x| - \frac12 \delta)$ beyond.
 
     Args:
@@ -89,7 +89,7 @@ def huber_penalty(x: Num[Array, "..."], *, delta: float = 1.0) -> Float[Array, "
 
 
 def huber_alignment(
-    a: Num[Array, "... d"], b: Num[Array, "... e"], *, delta: float = 1.0
+    a: Num[Array, "... d"], b: Num[Array, "... e"], *, delta: float | int = 1.0
 ) -> Float[Array, "..."]:
     r"""Mean Huber penalty of the difference, $\ell = \frac1d \sum_k h_\delta(a_k - b_k)$.
 
@@ -114,7 +114,7 @@ def huber_alignment(
 
 
 def alignment_loss(
-    a: Num[Array, "... d"], b: Num[Array, "... e"], *, power: float = 2.0
+    a: Num[Array, "... d"], b: Num[Array, "... e"], *, power: float | int = 2.0
 ) -> Float[Array, "..."]:
     r"""Distance of each positive pair to a power, $\ell = \lVert a - b \rVert_2^{\alpha}$.
 
@@ -147,7 +147,7 @@ def alignment_loss(
 
 
 def uniformity(
-    x: Num[Array, "n d"], *, t: float = 2.0, where: Array | None = None
+    x: Num[Array, "n d"], *, t: float | int = 2.0, where: Array | None = None
 ) -> Float[Array, ""]:
     r"""Spread of points on the sphere, $\log \frac{1}{|P|} \sum_{(i,j) \in P} e^{-t|x_i - x_j|^2}$.
 
@@ -186,7 +186,7 @@ def uniformity(
 
 
 def centroid_uniformity(
-    a: Num[Array, "n d"], b: Num[Array, "m e"], *, t: float = 2.0, where: Array | None = None
+    a: Num[Array, "n d"], b: Num[Array, "m e"], *, t: float | int = 2.0, where: Array | None = None
 ) -> Float[Array, ""]:
     r"""`uniformity` of the pairs' centroids $(a_i + b_i) / \lVert a_i + b_i \rVert$.
 

@@ -23,7 +23,7 @@ def cca_loss(
     form: CCAForm | None = None,
     objective: CCAObjective = "sum_squares",
     components: int | None = None,
-    ridge: float = 1e-4,
+    ridge: float | int = 1e-4,
     where: Array | None = None,
 ) -> Float[Array, ""]:
     r"""Minus the canonical correlation of M >= 2 views `[n, d_m]`.
@@ -41,11 +41,12 @@ def cca_loss(
 
     Args:
       views: matrices with one row an example; for `"ey"` of equal width.
-      form: `None` is `"pairs"`, but `"ey"` where a view has as many columns as rows or more: there
-        every correlation of the batch is 1 whatever the embeddings.
-      objective: read by `"pairs"`: the sum of squares (cca_zoo) or of correlations (Andrew).
+      form: `None` is `"pairs"`, but `"ey"` for views of one width that is no less than the number
+        of rows, where every correlation of the batch is 1 whatever the embeddings.
+      objective: read by `"pairs"`: the sum of squares (cca_zoo) or of correlations (Andrew), which
+        `None` as a form takes as `"pairs"`.
       components: read by `"gcca"`: k; `None` is the smallest width.
-      ridge: r, read by `"pairs"` and `"gcca"`; what rounding needs is added (10 eps of the trace).
+      ridge: r, read by `"pairs"` and `"gcca"`; at least what rounding needs (10 eps of the trace).
       where: bool [n], the rows that count; others may hold NaN.
 
     Returns:
@@ -66,16 +67,16 @@ def cca_loss(
       >>> round(float(cca_loss([x, 3 - x], ridge=0.0)), 4)
       -1.0
     """
-    form = _checked_form(views, form)
-    _check_options(form, objective, components, ridge, min(x.shape[1] for x in views))
+    chosen = _checked_form(views, form, objective)
+    _check_options(chosen, objective, components, ridge, min(x.shape[1] for x in views))
     wide = accumulation_dtype(*views)
     rows = views[0].shape[0]
     centered = [centered_rows(x.astype(wide), where=where) for x in views]
     divisor = kept_rows(where, rows=rows, less=1).astype(wide)
-    if form == "ey":
+    if chosen == "ey":
         return _eckart_young(centered, divisor)
     whitened = [_whitened(x, divisor, ridge) for x in centered]
-    if form == "gcca":
+    if chosen == "gcca":
         stacked = jnp.concatenate(whitened)
         gram = pairwise_dot_product(stacked, stacked)
         return -_top_eigenvalues(gram, components or min(x.shape[1] for x in views))
@@ -96,14 +97,15 @@ def _eckart_young(centered: Sequence[Array], divisor: Array) -> Array:
     return jnp.sum(variance**2) - 2 * trace
 
 
-def _whitened(x: Array, divisor: Array, ridge: float) -> Array:
+def _whitened(x: Array, divisor: Array, ridge: float | int) -> Array:
     r"""$L^{-1} x^T / \sqrt{n - 1}$, `[d, n]`: rows of unit variance, uncorrelated."""
     x = x / jnp.sqrt(divisor)
     covariance = pairwise_dot_product(x.T, x.T)
     # Without the floor rounding makes a rank-deficient covariance indefinite, its factor NaN.
     kind = jnp.finfo(x.dtype)
-    floor = ridge + 10 * kind.eps * jnp.trace(covariance) + jnp.sqrt(kind.tiny).astype(x.dtype)
-    factor = jnp.linalg.cholesky(covariance + floor * jnp.eye(len(covariance), dtype=x.dtype))
+    floor = 10 * kind.eps * jnp.trace(covariance) + jnp.sqrt(kind.tiny).astype(x.dtype)
+    added = jnp.maximum(ridge, floor) * jnp.eye(len(covariance), dtype=x.dtype)
+    factor = jnp.linalg.cholesky(covariance + added)
     return jax.scipy.linalg.solve_triangular(factor, x.T, lower=True)
 
 
@@ -136,7 +138,7 @@ def _top_eigenvalues_jvp(
     return jnp.sum(values[-count:]), jnp.sum(pairwise_dot_product(top, top) * step)
 
 
-def _checked_form(views: Sequence[Array], form: CCAForm | None) -> CCAForm:
+def _checked_form(views: Sequence[Array], form: str | None, objective: str) -> str:
     if len(views) < 2:
         raise ValueError(f"views must hold two or more matrices, got {len(views)}")
     named = {f"views[{i}]": x for i, x in enumerate(views)}
@@ -145,19 +147,19 @@ def _checked_form(views: Sequence[Array], form: CCAForm | None) -> CCAForm:
     check_same_rows(**named)
     widths = [x.shape[1] for x in views]
     if form is None:
-        form = "pairs" if views[0].shape[0] > max(widths) else "ey"
+        saturated = views[0].shape[0] <= widths[0] and len(set(widths)) == 1
+        form = "ey" if saturated and objective == "sum_squares" else "pairs"
     if form not in get_args(CCAForm):
         raise ValueError(f"form must be one of {list(get_args(CCAForm))} or None, got {form!r}")
     if form == "ey" and len(set(widths)) > 1:
         raise ValueError(
-            f"form 'ey' needs views of one width, got widths {widths} of {views[0].shape[0]} rows: "
-            "project them, or give form='pairs' with a ridge"
+            f"form 'ey' needs views of one width, got {widths}: project them, or take 'pairs'"
         )
     return form
 
 
 def _check_options(
-    form: CCAForm, objective: CCAObjective, components: int | None, ridge: float, width: int
+    form: str, objective: str, components: int | None, ridge: float | int, width: int
 ) -> None:
     if objective not in get_args(CCAObjective):
         raise ValueError(

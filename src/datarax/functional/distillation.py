@@ -31,7 +31,7 @@ def relational_distance(
     student: Num[Array, "n d"],
     teacher: Num[Array, "m e"],
     *,
-    delta: float = 1.0,
+    delta: float | int = 1.0,
     where: Array | None = None,
 ) -> Float[Array, " n"]:
     r"""Distance-wise relational distillation,
@@ -70,7 +70,7 @@ def relational_angle(
     student: Num[Array, "n d"],
     teacher: Num[Array, "m e"],
     *,
-    delta: float = 1.0,
+    delta: float | int = 1.0,
     where: Array | None = None,
 ) -> Float[Array, " n"]:
     r"""Angle-wise relational distillation,

@@ -10,7 +10,8 @@ from datarax.functional.checks import (
     check_rank,
     check_same_shape,
 )
-from datarax.functional.moments import centered_rows, zeroed_rows
+from datarax.functional.masking import masked_mean
+from datarax.functional.moments import centered_rows, row_mask, zeroed_rows
 from datarax.functional.similarity import pairwise_dot_product
 
 
@@ -84,6 +85,47 @@ def procrustes_residual(
     a, b = _prepared(a, b, center, where)
     rotation = _nearest_orthogonal(pairwise_dot_product(a.T, b.T), reflection)
     return jnp.sum((pairwise_dot_product(a, rotation.T) - b) ** 2, axis=1)
+
+
+def procrustes_transform(
+    a: Num[Array, "n d"],
+    b: Num[Array, "m e"],
+    *,
+    reflection: bool = True,
+    center: bool = False,
+    where: Array | None = None,
+) -> Float[Array, "n d"]:
+    r"""Every row of `a` under the map fitted on the kept rows, $(a_i - \mu_a) R + \mu_b$.
+
+    Args:
+      a, b: embeddings of one shape.
+      reflection, center: as `orthogonal_map`; the means $\mu$ are 0 without `center`.
+      where: bool [n], the rows that the map is fitted on: those with both modalities. Of the other
+        rows `b` may hold NaN, and `a` is mapped too.
+
+    Returns:
+      The shape of `a`, at least float32; without any kept row `a` itself.
+
+    Raises:
+      TypeError: if an input is not floating point or `where` not boolean.
+      ValueError: if the shapes differ or `where` does not fit.
+
+    Reference: Schönemann, 1966.
+
+    Example:
+      >>> procrustes_transform(jnp.eye(1, 2), jnp.eye(1, 2, k=1)).tolist()
+      [[0.0, 1.0]]
+    """
+    rotation = orthogonal_map(a, b, reflection=reflection, center=center, where=where)
+    wide = rotation.dtype
+    if not center:
+        return pairwise_dot_product(a.astype(wide), rotation.T)
+    keep = row_mask(where, rows=a.shape[0])[:, None]
+    source, target = (
+        masked_mean(zeroed_rows(x, where=where), where=keep, axis=0).astype(wide)[None, :]
+        for x in (a, b)
+    )
+    return pairwise_dot_product(a.astype(wide) - source, rotation.T) + target
 
 
 def _prepared(a: Array, b: Array, center: bool, where: Array | None) -> tuple[Array, Array]:

@@ -33,7 +33,11 @@ class VICRegTerms(NamedTuple):
 
 
 def vicreg_terms(
-    a: Num[Array, "n d"], b: Num[Array, "m e"], *, eps: float = 1e-4, where: Array | None = None
+    a: Num[Array, "n d"],
+    b: Num[Array, "m e"],
+    *,
+    eps: float | int = 1e-4,
+    where: Array | None = None,
 ) -> VICRegTerms:
     r"""The terms of VICReg, with $\mathrm{Var}$ and $C$ of ddof 1:
 
@@ -78,10 +82,10 @@ def vicreg(
     a: Num[Array, "n d"],
     b: Num[Array, "m e"],
     *,
-    invariance_weight: float = 25.0,
-    variance_weight: float = 25.0,
-    covariance_weight: float = 1.0,
-    eps: float = 1e-4,
+    invariance_weight: float | int = 25.0,
+    variance_weight: float | int = 25.0,
+    covariance_weight: float | int = 1.0,
+    eps: float | int = 1e-4,
     where: Array | None = None,
 ) -> Float[Array, ""]:
     r"""Variance-invariance-covariance regularisation, $\lambda s + \mu v + \nu c$.
@@ -106,6 +110,7 @@ def vicreg(
       >>> vicreg(jnp.array([[0.0], [4.0]]), jnp.array([[1.0], [5.0]]))
       Array(25., dtype=float32)
     """
+    _check_pair(a, b, eps)
     terms = vicreg_terms(a, b, eps=eps, where=where)
     return (
         invariance_weight * terms.invariance
@@ -118,10 +123,10 @@ def barlow_twins(
     a: Num[Array, "n d"],
     b: Num[Array, "m e"],
     *,
-    redundancy_weight: float = 5e-3,
+    redundancy_weight: float | int = 5e-3,
     ddof: int = 0,
     statistics: Statistics = "each",
-    eps: float = 1e-5,
+    eps: float | int = 1e-5,
     where: Array | None = None,
 ) -> Float[Array, ""]:
     r"""Barlow Twins, $\sum_k (1 - C_{kk})^2 + \lambda \sum_{k \ne l} C_{kl}^2$, where
@@ -177,7 +182,7 @@ def barlow_twins(
     return jnp.where(jnp.any(keep), loss, 0)
 
 
-def _standardized(x: Array, keep: Array, ddof: int, eps: float) -> Array:
+def _standardized(x: Array, keep: Array, ddof: int, eps: float | int) -> Array:
     """Columns of mean 0 and variance 1 over the kept rows; masked rows are 0."""
     centered = centered_rows(x, where=keep)
     count = kept_rows(keep, rows=len(x), less=ddof).astype(centered.dtype)
@@ -185,7 +190,7 @@ def _standardized(x: Array, keep: Array, ddof: int, eps: float) -> Array:
     return centered / jnp.sqrt(variance + eps)[None, :]
 
 
-def _check_pair(a: Array, b: Array, eps: float) -> None:
+def _check_pair(a: Array, b: Array, eps: float | int) -> None:
     check_floating(a=a, b=b)
     check_rank(2, axes="[n, d]", a=a, b=b)
     check_same_shape(a=a, b=b)

@@ -334,16 +334,16 @@ CASES = [
     _supervised("supervised_soft_taught", paired=True, soft=(0.7, 0.1), taught=(1.5, -0.5)),
     _nt_xent("nt_xent"),
     _spanned("volume_contrastive_ids", "volume", ids=True),
-    _spanned("triangle_root", "triangle_root"),
     _symile("symile", count=3),
     _triplet("triplet_hard_ids", mining="hard", ids=True),
-    _triplet("triplet_semi_hard_euclidean", mining="semi_hard", distance="euclidean"),
     _late_interaction("late_interaction", reduction="mean"),
     _filip(),
 ]
 
 # Options that take no way of their own through the numbers: checked against their loops alone.
 VARIANTS = [
+    _triplet("triplet_semi_hard_euclidean", mining="semi_hard", distance="euclidean"),
+    _spanned("triangle_root", "triangle_root"),
     _triangle("triangle_area", root=True),
     _weighted_pairs(),
     _decoupled("info_nce_decoupled"),

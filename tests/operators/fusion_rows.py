@@ -1,32 +1,104 @@
 """Rows of fusion."""
 
+import jax.numpy as jnp
 from flax import nnx
 from operator_row import MIXED, PAIR, Row, plain
 
 from datarax.operators import FusionOperator, FusionOperatorConfig
 
+TWO = {"a": (4,), "b": (3,)}
+TOKENS = {"a": (4,), "b": (5, 3)}
 
-def _fusion(method, **options):
+
+def _make(method, shapes, *, outputs=("joint",), out_features=6, **options):
     config = FusionOperatorConfig(
-        input_fields=["a", "b", "c"],
-        output_fields=["joint"],
+        input_fields=list(shapes),
+        output_fields=list(outputs),
         method=method,
-        features={"a": 4, "b": 3, "c": 5},
-        out_features=7,
+        features={name: shape[-1] for name, shape in shapes.items()},
+        out_features=out_features,
         **options,
     )
     return lambda: FusionOperator(config, rngs=nnx.Rngs(0))
 
 
+def _row(method, shapes=MIXED, *, changes=None, reads=None, **options):
+    size = options.get("out_features", 6)
+    return Row(
+        _make(method, shapes, **options),
+        shapes,
+        ("joint", (size,)),
+        absent_ok=True,
+        changes=changes or {},
+        reads=reads,
+    )
+
+
+def _keep(rng, rows):
+    return {"keep": jnp.asarray(rng.random((rows, 5)) < 0.6).at[:, 0].set(True)}
+
+
+SMALL = {"num_heads": 2, "mlp_features": 8}
 ROWS = {
     "fusion plain": Row(
         plain(FusionOperator, ["a", "b"], "joint"), PAIR, ("joint", (4,)), absent_ok=True
     ),
-    **{
-        f"fusion {method}": Row(_fusion(method), MIXED, ("joint", (7,)), absent_ok=True)
-        for method in ("concat", "weighted_sum", "attention", "gated")
-    },
-    "fusion gated sigmoid": Row(
-        _fusion("gated", gate="sigmoid"), MIXED, ("joint", (7,)), absent_ok=True
+    "fusion concat": _row(
+        "concat",
+        changes={"method": "sum", "features": {"a": 4, "b": 3, "c": 9}, "out_features": 5},
     ),
+    "fusion weighted_sum": _row("weighted_sum"),
+    "fusion sum": _row("sum"),
+    "fusion mean": _row("mean"),
+    "fusion attention": _row("attention", changes={"scores": "joint"}),
+    "fusion attention joint": _row("attention", scores="joint"),
+    "fusion gated": _row("gated", changes={"gate": "sigmoid"}),
+    "fusion gated sigmoid": _row("gated", gate="sigmoid"),
+    "fusion gate": _row("gate", TWO, changes={"conditioner": "b", "hidden_features": 5}),
+    "fusion film": _row("film", TWO, conditioner="b", changes={"conditioner": "a"}),
+    "fusion mlb": _row("mlb", normalize="none", activation="tanh", changes={"normalize": "whole"}),
+    "fusion mfb": _row("mfb", rank=2, changes={"rank": 3, "normalize": "chunks"}),
+    "fusion mfh": _row("mfh", rank=2, changes={"activation": "relu", "output_activation": "relu"}),
+    "fusion mutan": _row("mutan", rank=2, normalize="none"),
+    "fusion tucker": _row("tucker", TWO, hidden_features=3),
+    "fusion block": _row(
+        "block", rank=2, chunks=3, normalize="chunks", changes={"chunks": 2, "normalize": "whole"}
+    ),
+    "fusion tensor": _row("tensor"),
+    "fusion low_rank_tensor": _row("low_rank_tensor", rank=2),
+    "fusion product_of_experts": _row(
+        "product_of_experts", outputs=("joint", "variance"), changes={"eps": 0.5}
+    ),
+    "fusion mixture_of_experts": _row("mixture_of_experts"),
+    "fusion transformer": _row(
+        "transformer",
+        depth=1,
+        readout="cls",
+        **SMALL,
+        changes={"readout": "mean", "depth": 2, "num_heads": 3, "mlp_features": 4},
+    ),
+    "fusion transformer tokens": _row(
+        "transformer",
+        TOKENS,
+        reads=_keep,
+        depth=1,
+        token_masks={"b": "keep"},
+        **SMALL,
+        changes={"token_masks": None},
+    ),
+    "fusion bottleneck": _row(
+        "bottleneck",
+        TOKENS,
+        reads=_keep,
+        token_masks={"b": "keep"},
+        **SMALL,
+        changes={"num_bottlenecks": 1, "fusion_layer": 0},
+    ),
+    "fusion multiplicative": _row("multiplicative", TWO, changes={"form": "scalar"}),
+    **{
+        f"fusion multiplicative {form}": _row(
+            "multiplicative", TWO, form=form, out_features=3, conditioner="a"
+        )
+        for form in ("vector", "scalar")
+    },
 }

@@ -5,11 +5,13 @@ import attention_rows
 import contrastive_rows
 import field_rows
 import fusion_rows
+import presence_rows
 import transport_rows
 from operator_row import Row
 
 TABLE: dict[str, Row] = {
     **fusion_rows.ROWS,
+    **presence_rows.ROWS,
     **contrastive_rows.ROWS,
     **alignment_rows.ROWS,
     **attention_rows.ROWS,

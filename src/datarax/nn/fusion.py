@@ -4,13 +4,13 @@ All are called with a sequence of arrays [..., d_m], in the order of the widths,
 each, bool [...]. A record of which nothing is there gives exactly 0, with gradient 0.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import Literal, get_args
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Float
 
-from datarax.functional.checks import check_floating, check_mask
 from datarax.functional.fusion import (
     Gate,
     attention_weighted_sum,
@@ -18,9 +18,21 @@ from datarax.functional.fusion import (
     masked_concatenate,
     weighted_sum,
 )
+from datarax.functional.masking import masked_mean
 from datarax.nn.linear import Linear
+from datarax.nn.modalities import (
+    Inputs,
+    Presence,
+    check_inputs,
+    check_widths,
+    linears,
+    project,
+    stack,
+    stack_presence,
+    zero_where_empty,
+)
 
-Inputs = Sequence[Num[Array, "..."]]
+Scores = Literal["separate", "joint"]
 
 
 class ConcatFusion(nnx.Module):
@@ -38,16 +50,14 @@ class ConcatFusion(nnx.Module):
     """
 
     def __init__(self, in_features: Sequence[int], out_features: int, *, rngs: nnx.Rngs) -> None:
-        self.in_features = _widths(in_features)
+        self.in_features = check_widths(in_features)
         self.projection = Linear(sum(self.in_features), out_features, rngs=rngs)
 
-    def __call__(
-        self, inputs: Inputs, presence: Sequence[Array] | None = None
-    ) -> Float[Array, "..."]:
+    def __call__(self, inputs: Inputs, presence: Presence = None) -> Float[Array, "..."]:
         """The fused vector; see `functional.masked_concatenate`."""
-        _check_inputs(inputs, presence, self.in_features)
+        check_inputs(inputs, presence, self.in_features)
         fused = self.projection(masked_concatenate(inputs, presence=presence))
-        return _zero_where_empty(fused, presence)
+        return zero_where_empty(fused, presence)
 
 
 class WeightedSumFusion(nnx.Module):
@@ -91,30 +101,72 @@ class WeightedSumFusion(nnx.Module):
                     f"out_features={out_features} needs rngs and every width, "
                     f"got rngs={rngs} and in_features={self.in_features}"
                 )
-            self.projections = nnx.List(_linears(known, out_features, rngs))
+            self.projections = nnx.List(linears(known, out_features, rngs))
 
-    def __call__(
-        self, inputs: Inputs, presence: Sequence[Array] | None = None
-    ) -> Float[Array, "..."]:
+    def __call__(self, inputs: Inputs, presence: Presence = None) -> Float[Array, "..."]:
         """The fused vector; see `functional.weighted_sum`."""
-        _check_inputs(inputs, presence, self.in_features)
+        check_inputs(inputs, presence, self.in_features)
         if self.projections is not None:
-            inputs = _project(self.projections, inputs, presence)
+            inputs = project(self.projections, inputs, presence)
         elif len({x.shape for x in inputs}) > 1:
             raise ValueError(f"inputs must share a shape, got {[x.shape for x in inputs]}")
-        return weighted_sum(_stack(inputs), self.weights[...], presence=_stack_masks(presence))
+        return weighted_sum(stack(inputs), self.weights[...], presence=stack_presence(presence))
 
 
-class AttentionFusion(nnx.Module):
-    r"""$y = \sum_m \alpha_m h_m$, $\alpha = \mathrm{softmax}_m(v \cdot \tanh h_m + c_m)$.
-
-    $h_m = W_m x_m + b_m$; the softmax runs over the modalities that are there. The offsets
-    $c_m$ start at 0.
+class SumFusion(nnx.Module):
+    r"""$y = \sum_m h_m$ over what is there, $h_m = W_m x_m + c_m$; with `average` its mean.
 
     Args:
       in_features: the width of each modality.
       out_features: the width of the result.
+      average: divide by the number of modalities that are there.
       rngs: the stream `params` draws the kernels.
+
+    Parameters: `projections[m]` (kernel [d_m, out], bias).
+
+    Example:
+      >>> fusion = SumFusion((2, 3), 4, average=True, rngs=nnx.Rngs(0))
+      >>> fusion([jnp.ones((5, 2)), jnp.ones((5, 3))]).shape
+      (5, 4)
+    """
+
+    def __init__(
+        self,
+        in_features: Sequence[int],
+        out_features: int,
+        *,
+        average: bool = False,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.in_features = check_widths(in_features)
+        self.average = average
+        self.projections = nnx.List(linears(self.in_features, out_features, rngs))
+
+    def __call__(self, inputs: Inputs, presence: Presence = None) -> Float[Array, "..."]:
+        """The fused vector; see `functional.weighted_sum` and `functional.masked_mean`."""
+        check_inputs(inputs, presence, self.in_features)
+        hidden = stack(project(self.projections, inputs, presence))
+        keep = stack_presence(presence)
+        if self.average:
+            return masked_mean(hidden, where=None if keep is None else keep[..., None], axis=-2)
+        return weighted_sum(hidden, jnp.ones(hidden.shape[:-1], hidden.dtype), presence=keep)
+
+
+class AttentionFusion(nnx.Module):
+    r"""$y = \sum_m \alpha_m h_m$, $\alpha = \mathrm{softmax}_m(s)$, $h_m = W_m x_m + b_m$.
+
+    The softmax runs over the modalities that are there.
+
+    Args:
+      in_features: the width of each modality.
+      out_features: the width of the result.
+      scores: `"separate"`: $s_m = v \cdot \tanh h_m + c_m$, each modality alone, $c_m$ initially 0;
+        `"joint"`: $s = G [x_1; \dots; x_M] + c$, all modalities at once, zeros for absent ones
+        (torchmultimodal's `AttentionFusionModule`, whose order is that of the sorted names).
+      rngs: the stream `params` draws the kernels.
+
+    Parameters: `projections[m]` (kernel [d_m, out], bias), and `score` (kernel [out, 1]) with
+    `offsets` [m], or `score` (kernel [sum of d_m, m], bias).
 
     Example:
       >>> fusion = AttentionFusion((2, 3), 4, rngs=nnx.Rngs(0))
@@ -122,21 +174,37 @@ class AttentionFusion(nnx.Module):
       (5, 4)
     """
 
-    def __init__(self, in_features: Sequence[int], out_features: int, *, rngs: nnx.Rngs) -> None:
-        self.in_features = _widths(in_features)
-        self.projections = nnx.List(_linears(self.in_features, out_features, rngs))
-        self.score = Linear(out_features, 1, use_bias=False, rngs=rngs)
-        self.offsets = nnx.Param(jnp.zeros(len(self.in_features), jnp.float32))
+    def __init__(
+        self,
+        in_features: Sequence[int],
+        out_features: int,
+        *,
+        scores: Scores = "separate",
+        rngs: nnx.Rngs,
+    ) -> None:
+        if scores not in get_args(Scores):
+            raise ValueError(f"scores must be one of {list(get_args(Scores))}, got {scores!r}")
+        self.in_features = check_widths(in_features)
+        self.scores = scores
+        count = len(self.in_features)
+        self.projections = nnx.List(linears(self.in_features, out_features, rngs))
+        if scores == "joint":
+            self.score = Linear(sum(self.in_features), count, rngs=rngs)
+            self.offsets = None
+        else:
+            self.score = Linear(out_features, 1, use_bias=False, rngs=rngs)
+            self.offsets = nnx.Param(jnp.zeros(count, jnp.float32))
 
-    def __call__(
-        self, inputs: Inputs, presence: Sequence[Array] | None = None
-    ) -> Float[Array, "..."]:
+    def __call__(self, inputs: Inputs, presence: Presence = None) -> Float[Array, "..."]:
         """The fused vector; see `functional.attention_weighted_sum`."""
-        _check_inputs(inputs, presence, self.in_features)
-        hidden = _stack(_project(self.projections, inputs, presence))
-        scores = self.score(jnp.tanh(hidden))[..., 0]
-        offsets = jnp.broadcast_to(self.offsets[...].astype(scores.dtype), scores.shape)
-        return attention_weighted_sum(hidden, scores + offsets, presence=_stack_masks(presence))
+        check_inputs(inputs, presence, self.in_features)
+        hidden = stack(project(self.projections, inputs, presence))
+        if self.offsets is None:
+            scores = self.score(masked_concatenate(inputs, presence=presence))
+        else:
+            scores = self.score(jnp.tanh(hidden))[..., 0]
+            scores = scores + jnp.broadcast_to(self.offsets[...].astype(scores.dtype), scores.shape)
+        return attention_weighted_sum(hidden, scores, presence=stack_presence(presence))
 
 
 class GatedFusion(nnx.Module):
@@ -165,74 +233,16 @@ class GatedFusion(nnx.Module):
         gate: Gate = "softmax",
         rngs: nnx.Rngs,
     ) -> None:
-        self.in_features = _widths(in_features)
+        self.in_features = check_widths(in_features)
         self.out_features = out_features
         self.gate = gate
-        self.projections = nnx.List(_linears(self.in_features, out_features, rngs))
+        self.projections = nnx.List(linears(self.in_features, out_features, rngs))
         width = len(self.in_features) * out_features
         self.gates = Linear(sum(self.in_features), width, rngs=rngs)
 
-    def __call__(
-        self, inputs: Inputs, presence: Sequence[Array] | None = None
-    ) -> Float[Array, "..."]:
+    def __call__(self, inputs: Inputs, presence: Presence = None) -> Float[Array, "..."]:
         """The fused vector; see `functional.gated_sum`."""
-        _check_inputs(inputs, presence, self.in_features)
-        hidden = _stack(_project(self.projections, inputs, presence))
+        check_inputs(inputs, presence, self.in_features)
+        hidden = stack(project(self.projections, inputs, presence))
         logits = self.gates(masked_concatenate(inputs, presence=presence)).reshape(hidden.shape)
-        return gated_sum(hidden, logits, presence=_stack_masks(presence), gate=self.gate)
-
-
-def _widths(in_features: Sequence[int]) -> tuple[int, ...]:
-    if len(in_features) == 0:
-        raise ValueError("in_features must name at least one modality, got none")
-    return tuple(in_features)
-
-
-def _linears(in_features: Sequence[int], out_features: int, rngs: nnx.Rngs) -> list[Linear]:
-    return [Linear(width, out_features, rngs=rngs) for width in in_features]
-
-
-def _project(
-    projections: Iterable[Linear], inputs: Inputs, presence: Sequence[Array] | None
-) -> list[Array]:
-    """Each modality through its map, absent ones zeroed before it: NaN would reach the kernel."""
-    if presence is not None:
-        inputs = [
-            jnp.where(mask[..., None], x, 0) for x, mask in zip(inputs, presence, strict=True)
-        ]
-    return [layer(x) for layer, x in zip(projections, inputs, strict=True)]
-
-
-def _stack(inputs: Sequence[Array]) -> Array:
-    return jnp.stack(inputs, axis=-2)
-
-
-def _stack_masks(presence: Sequence[Array] | None) -> Array | None:
-    return None if presence is None else jnp.stack(presence, axis=-1)
-
-
-def _zero_where_empty(fused: Array, presence: Sequence[Array] | None) -> Array:
-    if presence is None:
-        return fused
-    return jnp.where(jnp.any(jnp.stack(presence), axis=0)[..., None], fused, 0)
-
-
-def _check_inputs(
-    inputs: Inputs, presence: Sequence[Array] | None, in_features: Sequence[int | None]
-) -> None:
-    if len(inputs) != len(in_features):
-        raise ValueError(f"inputs must hold {len(in_features)} arrays, got {len(inputs)}")
-    check_floating(**{f"inputs[{m}]": x for m, x in enumerate(inputs)})
-    if len({x.dtype for x in inputs}) > 1:
-        raise TypeError(f"inputs must share a dtype, got {[str(x.dtype) for x in inputs]}")
-    for m, (x, width) in enumerate(zip(inputs, in_features, strict=True)):
-        if width is not None and x.shape[-1:] != (width,):
-            raise ValueError(f"inputs[{m}] must have shape [..., {width}], got {x.shape}")
-        if x.shape[:-1] != inputs[0].shape[:-1]:
-            raise ValueError(f"inputs must share leading axes, got {[x.shape for x in inputs]}")
-    if presence is None:
-        return
-    if len(presence) != len(inputs):
-        raise ValueError(f"presence must hold {len(inputs)} masks, got {len(presence)}")
-    for m, mask in enumerate(presence):
-        check_mask(mask, shape=inputs[0].shape[:-1], name=f"presence[{m}]")
+        return gated_sum(hidden, logits, presence=stack_presence(presence), gate=self.gate)

@@ -1,19 +1,32 @@
 """Fusion: one vector from the modalities that a record has."""
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import Any, Literal
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
 
 from datarax.core.cross_modal import CrossModalOperator, CrossModalOperatorConfig
+from datarax.core.element_batch import Batch
+from datarax.core.fields import get_field, require_fields
 from datarax.core.presence import row_presence, with_presence
-from datarax.nn.fusion import AttentionFusion, ConcatFusion, GatedFusion, WeightedSumFusion
-from datarax.operators.checks import check_choice, check_count, check_features, check_positive
-
-FusionMethod = Literal["concat", "weighted_sum", "attention", "gated"]
-Gate = Literal["softmax", "sigmoid"]
+from datarax.functional.fusion import Gate
+from datarax.functional.multiplicative import Form
+from datarax.nn.bilinear import Activation, Normalize
+from datarax.nn.fusion import Scores, WeightedSumFusion
+from datarax.nn.token_fusion import Readout
+from datarax.operators.checks import (
+    check_choice,
+    check_count,
+    check_features,
+    check_number,
+    check_options,
+    check_positive,
+)
+from datarax.operators.fusion_methods import METHODS, TOKEN_METHODS, FusionMethod
 
 
 @dataclass(frozen=True)
@@ -21,29 +34,132 @@ class FusionOperatorConfig(CrossModalOperatorConfig):
     """How to fuse.
 
     Attributes:
-      method: `nn.ConcatFusion`, `WeightedSumFusion`, `AttentionFusion` or `GatedFusion`.
+      method: the name of a module of `nn`, see `fusion_methods.METHODS`.
       features: the width of each input field.
       out_features: the width of the result.
-      gate: read by the gated method only: a `"softmax"` over the modalities that are there, or a
-        `"sigmoid"` for each (Arevalo et al., 2017, arXiv:1702.01992).
+      gate: gated: a `"softmax"` over the modalities that are there, or a `"sigmoid"` for each
+        (Arevalo et al., 2017, arXiv:1702.01992).
+      scores: attention: each modality's score from itself (`"separate"`) or from all (`"joint"`).
+      conditioner: gate, film, multiplicative: the field that conditions the other one; `None`: the
+        first.
+      hidden_features: gate, bilinear and token methods: the width in which the modalities meet;
+        `None`: `out_features`.
+      activation, output_activation: mlb, mfb, mfh: of the projections and of the result.
+      normalize: bilinear methods: signed square root and unit norm of the product, the
+        `"whole"` one or each of block's `"chunks"`; or `"none"`.
+      rank: terms of each sum in mfb, mfh, mutan, block and low_rank_tensor.
+      chunks: block: number of chunks.
+      eps: product_of_experts: added to every variance.
+      depth, num_heads, mlp_features: transformer, bottleneck: number of blocks, heads of each, and
+        width inside each; `mlp_features=None` is four times that of a token.
+      readout: transformer, bottleneck: a class token or the mean of tokens.
+      token_masks: transformer, bottleneck: for input fields that are token sequences `[t, d]` the
+        field with a bool for each token, True to keep; a field without an entry keeps all.
+      num_bottlenecks, fusion_layer: bottleneck: the shared tokens, and the layer from which on
+        they are there.
+      form: multiplicative: the weights made from the conditioner are a `"matrix"`, a `"vector"`
+        (its diagonal) or a `"scalar"`.
 
     Raises:
-      ValueError: for an unknown choice, a width that lacks or is not positive, or more than one
-        output field.
+      ValueError: for an unknown choice, an option that the method does not read, a size that does
+        not fit, or a wrong number of fields.
     """
 
     method: FusionMethod = field(default="attention", kw_only=True)
     features: dict[str, int] = field(kw_only=True, hash=False)
     out_features: int = field(kw_only=True)
     gate: Gate = field(default="softmax", kw_only=True)
+    scores: Scores = field(default="separate", kw_only=True)
+    conditioner: str | None = field(default=None, kw_only=True)
+    hidden_features: int | None = field(default=None, kw_only=True)
+    activation: Activation = field(default="identity", kw_only=True)
+    output_activation: Activation = field(default="identity", kw_only=True)
+    normalize: Normalize = field(default="whole", kw_only=True)
+    rank: int = field(default=8, kw_only=True)
+    chunks: int = field(default=4, kw_only=True)
+    eps: float = field(default=0.0, kw_only=True)
+    depth: int = field(default=2, kw_only=True)
+    num_heads: int = field(default=4, kw_only=True)
+    mlp_features: int | None = field(default=None, kw_only=True)
+    readout: Readout = field(default="mean", kw_only=True)
+    token_masks: dict[str, str] | None = field(default=None, kw_only=True, hash=False)
+    num_bottlenecks: int = field(default=4, kw_only=True)
+    fusion_layer: int = field(default=1, kw_only=True)
+    form: Form = field(default="matrix", kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("method", self.method, FusionMethod)
-        check_choice("gate", self.gate, Gate)
+        choices = {
+            "gate": (self.gate, Gate),
+            "scores": (self.scores, Scores),
+            "activation": (self.activation, Activation),
+            "output_activation": (self.output_activation, Activation),
+            "normalize": (self.normalize, Normalize),
+            "readout": (self.readout, Readout),
+            "form": (self.form, Form),
+        }
+        for name, (value, among) in choices.items():
+            check_choice(name, value, among)
+        check_options(self, self.method, {name: m.options for name, m in METHODS.items()})
         check_features(self.features, self.input_fields)
-        check_positive("out_features", self.out_features)
-        check_count("output_fields", self.output_fields, [1])
+        self._check_sizes()
+        self._check_fields()
+
+    def _check_sizes(self) -> None:
+        sizes = {
+            "out_features": self.out_features,
+            "rank": self.rank,
+            "chunks": self.chunks,
+            "depth": self.depth,
+            "num_heads": self.num_heads,
+            "num_bottlenecks": self.num_bottlenecks,
+            "hidden_features": self.hidden_features,
+            "mlp_features": self.mlp_features,
+        }
+        for name, size in sizes.items():
+            if size is not None or name not in ("hidden_features", "mlp_features"):
+                check_positive(name, size)
+        check_number("eps", self.eps, low=0, high=1)
+        width = self.hidden_features or self.out_features
+        if self.method in TOKEN_METHODS and width % self.num_heads:
+            raise ValueError(
+                f"num_heads {self.num_heads} does not divide the width {width}: "
+                "give another, or hidden_features"
+            )
+        if self.method == "block" and self.chunks > width:
+            raise ValueError(f"chunks must be at most hidden_features {width}, got {self.chunks}")
+        if self.normalize == "chunks" and self.method != "block":
+            raise ValueError(f"normalize='chunks' is read by block only, got {self.method!r}")
+        if self.method == "bottleneck":
+            check_number("fusion_layer", self.fusion_layer, low=0, high=self.depth)
+
+    def _check_fields(self) -> None:
+        least, most = METHODS[self.method].fields
+        count = len(self.input_fields)
+        if count < least or (most is not None and count > most):
+            wanted = f"exactly {most}" if least == most else f"at least {least}"
+            raise ValueError(
+                f"method {self.method!r} takes {wanted} input_fields, got {count}: "
+                f"{self.input_fields}"
+            )
+        check_count("output_fields", self.output_fields, [1, 2] if self.of_experts else [1])
+        if self.conditioner is not None and self.conditioner not in self.input_fields:
+            raise ValueError(
+                f"conditioner must be one of {self.input_fields}, got {self.conditioner!r}"
+            )
+        masks = self.token_masks
+        if masks is not None and (
+            not isinstance(masks, Mapping) or not set(masks) <= set(self.input_fields)
+        ):
+            raise ValueError(
+                f"token_masks must map fields of {self.input_fields} to mask fields, got {masks!r}"
+            )
+
+    @property
+    def of_experts(self) -> bool:
+        """Whether the method gives a log-variance too, for a second output field."""
+        return self.method in ("product_of_experts", "mixture_of_experts")
 
 
 class FusionOperator(CrossModalOperator):
@@ -51,7 +167,9 @@ class FusionOperator(CrossModalOperator):
 
     With a plain `CrossModalOperatorConfig` it is a learned weighted sum of fields of equal width
     (`nn.WeightedSumFusion`), with a `FusionOperatorConfig` any of its methods. A record needs one
-    of the fields only: the output is present if any input is.
+    of the fields only: the output is present if any input is. The transformer and the bottleneck
+    also take fields of tokens `[t, d_m]`; one without a kept token counts as absent. The two
+    methods of experts write the mean and, with a second output field, the log-variance.
 
     Example:
       >>> config = CrossModalOperatorConfig(input_fields=["image", "text"], output_fields=["joint"])
@@ -60,7 +178,12 @@ class FusionOperator(CrossModalOperator):
       [0.5, 0.5, 0.5]
     """
 
-    built_from = ("method", "features", "out_features", "gate")
+    built_from = (
+        "method",
+        "features",
+        "out_features",
+        *sorted({name for method in METHODS.values() for name in method.options} - {"token_masks"}),
+    )
 
     def __init__(
         self,
@@ -70,13 +193,24 @@ class FusionOperator(CrossModalOperator):
         name: str | None = None,
     ) -> None:
         super().__init__(config, rngs=rngs, name=name)
-        check_count("output_fields", config.output_fields, [1])
-        self.fusion = _fusion(config, rngs)
+        if not isinstance(config, FusionOperatorConfig):
+            check_count("output_fields", config.output_fields, [1])
+            self.fusion: Any = WeightedSumFusion([None] * len(config.input_fields))
+        elif rngs is None:
+            raise ValueError(f"fusion by {config.method!r} draws its parameters: give rngs")
+        else:
+            self.fusion = _fusion(config, rngs)
 
     @property
     def required_fields(self) -> tuple[str, ...]:
         """None: absent modalities are left out of the fusion."""
         return ()
+
+    def check_batch(self, batch: Batch) -> None:
+        """Raise as `CrossModalOperator.check_batch`, and if a mask field is missing."""
+        super().check_batch(batch)
+        if isinstance(self.config, FusionOperatorConfig):
+            require_fields(batch.data, (self.config.token_masks or {}).values())
 
     def apply(
         self,
@@ -86,28 +220,35 @@ class FusionOperator(CrossModalOperator):
         random_params: Any = None,
         stats: dict[str, Any] | None = None,
     ) -> tuple[Any, Any, dict[str, Any] | None]:
-        """Fuse one record; see `nn.fusion`."""
-        presence = row_presence(metadata, self.config.input_fields)
-        fused = self.fusion(self._extract_inputs(data), presence)
-        some = reduce(jnp.logical_or, presence)
-        return (
-            self._store_outputs(data, [fused]),
-            state,
-            with_presence(metadata, self.config.output_fields, [some]),
-        )
+        """Fuse one record; see `nn`."""
+        config = self.config
+        inputs = self._extract_inputs(data)
+        presence = row_presence(metadata, config.input_fields)
+        if isinstance(config, FusionOperatorConfig) and config.method in TOKEN_METHODS:
+            names = config.token_masks or {}
+            masks = [get_field(data, names[f]) if f in names else None for f in config.input_fields]
+            tokens = [x[None] if jnp.ndim(x) == 1 else x for x in inputs]
+            fused = self.fusion(tokens, presence, masks=masks)
+            presence = [
+                there if mask is None else there & jnp.any(mask)
+                for there, mask in zip(presence, masks, strict=True)
+            ]
+        else:
+            fused = self.fusion(inputs, presence)
+        outputs = list(fused) if isinstance(fused, tuple) else [fused]
+        written = config.output_fields
+        some = [reduce(jnp.logical_or, presence)] * len(written)
+        data = self._store_outputs(data, outputs[: len(written)])
+        return data, state, with_presence(metadata, written, some)
 
 
-def _fusion(config: CrossModalOperatorConfig, rngs: nnx.Rngs | None) -> nnx.Module:
-    if not isinstance(config, FusionOperatorConfig):
-        return WeightedSumFusion([None] * len(config.input_fields))
-    if rngs is None:
-        raise ValueError(f"fusion by {config.method!r} draws its parameters: give rngs")
+def _fusion(config: FusionOperatorConfig, rngs: nnx.Rngs) -> nnx.Module:
+    """The module of the method, its options by the names that both have."""
+    method = METHODS[config.method]
+    values = dataclasses.asdict(config)
+    options = {name: values[name] for name in method.options if name != "token_masks"}
+    if "conditioner" in options:
+        name = options.pop("conditioner")
+        options["condition"] = 0 if name is None else config.input_fields.index(name)
     widths = [config.features[name] for name in config.input_fields]
-    out = config.out_features
-    if config.method == "concat":
-        return ConcatFusion(widths, out, rngs=rngs)
-    if config.method == "weighted_sum":
-        return WeightedSumFusion(widths, out, rngs=rngs)
-    if config.method == "attention":
-        return AttentionFusion(widths, out, rngs=rngs)
-    return GatedFusion(widths, out, gate=config.gate, rngs=rngs)
+    return method.module(widths, config.out_features, **options, **method.fixed, rngs=rngs)

@@ -1,15 +1,17 @@
 """Operators on presence itself."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jaxtyping import Array
 
 from datarax.core.cross_modal import CrossModalOperator, CrossModalOperatorConfig
 from datarax.core.presence import row_presence, with_presence
-from datarax.operators.checks import check_number
+from datarax.operators.checks import check_number, check_positive
 
 
 @dataclass(frozen=True)
@@ -82,3 +84,118 @@ class ModalityDropout(CrossModalOperator):
         last = present & (jnp.arange(len(fields)) == chosen)
         kept = jnp.where(jnp.any(kept), kept, last)
         return data, state, with_presence(metadata, fields, list(kept))
+
+
+@dataclass(frozen=True)
+class MissingModalityEmbeddingConfig(CrossModalOperatorConfig):
+    """Which fields get a learned value where they are absent.
+
+    Attributes:
+      features: the shape of each input field in a record: a width, or a list of sizes.
+      mark_present: mark what was filled as present, so that the operators after this one read it;
+        without it the value is there, but operators that look at presence leave it out.
+
+    Raises:
+      ValueError: unless each input field has a shape of positive sizes, and the output fields are
+        the input fields.
+    """
+
+    operation: str = field(default="missing_modality", kw_only=True)
+    features: dict[str, Any] = field(kw_only=True, hash=False)
+    mark_present: bool = field(default=True, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.features, Mapping) or set(self.features) != set(self.input_fields):
+            raise ValueError(
+                f"features must give the shape of each of {sorted(set(self.input_fields))}, "
+                f"got {self.features!r}"
+            )
+        for name in self.features:
+            for size in self.shape(name):
+                check_positive(f"features[{name!r}]", size)
+        if not isinstance(self.mark_present, bool):
+            raise ValueError(f"mark_present must be a bool, got {self.mark_present!r}")
+        if self.output_fields != self.input_fields:
+            raise ValueError(
+                f"it fills the fields that it reads: output_fields must be {self.input_fields}, "
+                f"got {self.output_fields}"
+            )
+
+    def shape(self, name: str) -> tuple[Any, ...]:
+        """The shape of a field in one record."""
+        sizes = self.features[name]
+        return tuple(sizes) if isinstance(sizes, list | tuple) else (sizes,)
+
+
+class MissingModalityEmbedding(CrossModalOperator):
+    """Replace a field that a record lacks by a learned array of its shape.
+
+    Every field of a valid record is filled, also where the record has none of them. What lay in an
+    absent field reaches neither value nor gradient; the gradient of the learned array comes from
+    the records that lack the field. Rows that are not valid stay 0 and absent.
+
+    Parameters: `embeddings[i]`, in the order and shapes of the input fields, float32, initially
+    normal with standard deviation 0.02.
+
+    Raises:
+      ValueError: without a `MissingModalityEmbeddingConfig`, which has the shapes, or without rngs.
+    """
+
+    config: MissingModalityEmbeddingConfig
+    built_from = ("features",)
+
+    def __init__(
+        self,
+        config: CrossModalOperatorConfig,
+        *,
+        rngs: nnx.Rngs | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(config, rngs=rngs, name=name)
+        if not isinstance(config, MissingModalityEmbeddingConfig):
+            raise ValueError(
+                "missing modalities need shapes: use MissingModalityEmbeddingConfig(features="
+                f"{{field: shape}}), got {type(config).__name__}"
+            )
+        if rngs is None:
+            raise ValueError("the embeddings of missing modalities are drawn: give rngs")
+        draw = nnx.initializers.normal(0.02)
+        shapes = [config.shape(name) for name in config.input_fields]
+        self.embeddings = nnx.List(
+            [nnx.Param(draw(rngs.params(), shape, jnp.float32)) for shape in shapes]
+        )
+
+    @property
+    def required_fields(self) -> tuple[str, ...]:
+        """None: it is about absence."""
+        return ()
+
+    def apply(
+        self,
+        data: Any,
+        state: Any,
+        metadata: dict[str, Any] | None,
+        random_params: Any = None,
+        stats: dict[str, Any] | None = None,
+    ) -> tuple[Any, Any, dict[str, Any] | None]:
+        """Fill one record."""
+        fields = self.config.input_fields
+        present = row_presence(metadata, fields)
+        filled = []
+        for name, x, there, learned in zip(
+            fields, self._extract_inputs(data), present, self.embeddings, strict=True
+        ):
+            _check_field(name, x, self.config.shape(name))
+            filled.append(jnp.where(there, x, learned[...].astype(x.dtype)))
+        marks = [jnp.ones((), bool) if self.config.mark_present else there for there in present]
+        # New arrays: presence handed through would count as that of a field written anew.
+        marks = [jnp.array(mark, copy=True) for mark in marks]
+        return self._store_outputs(data, filled), state, with_presence(metadata, fields, marks)
+
+
+def _check_field(name: str, x: Any, shape: tuple[int, ...]) -> None:
+    if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
+        raise TypeError(f"field {name!r} must be floating point to be filled, got {x.dtype}")
+    if jnp.shape(x) != shape:
+        raise ValueError(f"field {name!r} must have shape {list(shape)}, got {list(x.shape)}")

@@ -1,0 +1,278 @@
+"""The learned fusions: what all of them keep, and the limits in which one is another."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from datarax import functional, nn
+
+WIDTHS, OUT, N = (3, 5, 2), 4, 6
+PAIR = WIDTHS[:2]
+THREE = {
+    "sum": nn.SumFusion,
+    "mean": partial(nn.SumFusion, average=True),
+    "attention_joint": partial(nn.AttentionFusion, scores="joint"),
+    "mlb": partial(nn.FactorizedBilinearFusion, normalize="none"),
+    "mfh": partial(nn.FactorizedBilinearFusion, rank=2, stages=2, activation="tanh"),
+    "block": partial(nn.BlockFusion, rank=2, chunks=2, normalize="chunks"),
+    "tensor": nn.TensorFusion,
+    "low_rank_tensor": partial(nn.LowRankTensorFusion, rank=2),
+    "product": nn.ExpertsFusion,
+    "mixture": partial(nn.ExpertsFusion, combination="mixture"),
+}
+TWO = {
+    "gate": nn.SigmoidGateFusion,
+    "film": partial(nn.FiLMFusion, condition=1),
+    "tucker": nn.TuckerFusion,
+    "matrix": nn.MultiplicativeFusion,
+}
+TOKENS = {
+    "transformer_cls": partial(nn.TransformerFusion, depth=1, num_heads=2, mlp_features=5),
+    "transformer_mean": partial(
+        nn.TransformerFusion, depth=1, num_heads=2, mlp_features=5, readout="mean"
+    ),
+    "bottleneck_mean": partial(nn.BottleneckFusion, num_heads=2, mlp_features=5),
+    "bottleneck_cls": partial(nn.BottleneckFusion, num_heads=2, mlp_features=5, readout="cls"),
+}
+PRESENCE = np.array([[1, 1, 1], [1, 0, 1], [0, 1, 0], [0, 0, 0], [0, 0, 1], [1, 1, 0]], bool)
+every = pytest.mark.parametrize("kind", [*THREE, *TWO, *TOKENS])
+
+
+def normal(*shape, seed=0, dtype=jnp.float32):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
+
+
+def make(kind):
+    """The module, random inputs, and who is there."""
+    widths = PAIR if kind in TWO else WIDTHS
+    module = (THREE | TWO | TOKENS)[kind](widths, OUT, rngs=nnx.Rngs(0))
+    for _, leaf in nnx.to_flat_state(nnx.state(module, nnx.Param)):
+        leaf[...] = leaf[...] + 0.1  # biases start at 0, and would hide what they add
+    lengths = (2, 1, 3) if kind in TOKENS else (0, 0, 0)
+    inputs = [
+        normal(N, *([length] if length else []), width, seed=m)
+        for m, (width, length) in enumerate(zip(widths, lengths, strict=False))
+    ]
+    return module, inputs, [jnp.asarray(column) for column in PRESENCE.T[: len(widths)]]
+
+
+def flat(fused):
+    return jnp.concatenate(fused, axis=-1) if isinstance(fused, tuple) else fused
+
+
+@nnx.jit
+def run(module, inputs, masks):
+    return flat(module(inputs, masks))
+
+
+@every
+def test_absent_modalities_reach_neither_result_nor_gradients(kind):
+    module, clean, masks = make(kind)
+
+    def objective(module, inputs):
+        fused = flat(module(inputs, masks))
+        return jnp.sum(jnp.sin(fused)), fused
+
+    step = nnx.jit(nnx.grad(objective, argnums=(0, 1), has_aux=True))
+    expected, value = step(module, clean)
+    for _, leaf in nnx.to_flat_state(nnx.state(expected[0])):
+        assert bool(jnp.any(leaf[...] != 0))
+    for garbage in (np.nan, np.inf):
+        dirty = [
+            jnp.where(mask.reshape(-1, *[1] * (x.ndim - 1)), x, garbage)
+            for x, mask in zip(clean, masks, strict=True)
+        ]
+        got, dirty_value = step(module, dirty)
+        np.testing.assert_array_equal(dirty_value, value)
+        jax.tree.map(np.testing.assert_array_equal, got, expected)
+    there = np.any(masks, axis=0)
+    assert not value[~there].any()
+    assert all(row.any() for row in value[there])
+    for gradient, mask in zip(expected[1], masks, strict=True):
+        assert not gradient[~mask].any()
+        assert gradient[mask].any()
+
+
+@every
+def test_one_record_is_a_row_and_half_precision_is_close(kind):
+    module, inputs, masks = make(kind)
+    batched = run(module, inputs, masks)
+    one = run(module, [x[1] for x in inputs], [mask[1] for mask in masks])
+    np.testing.assert_allclose(one, batched[1], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(run(module, inputs, None)[0], batched[0], rtol=1e-5, atol=1e-5)
+    half = run(module, [x.astype(jnp.bfloat16) for x in inputs], masks)
+    assert half.dtype == jnp.bfloat16
+    np.testing.assert_allclose(half.astype(jnp.float32), batched, atol=0.1, rtol=0.1)
+
+
+@pytest.mark.parametrize("kind", THREE)
+def test_permuted_modalities_with_permuted_parameters_give_the_same(kind):
+    if kind in ("tensor", "attention_joint"):
+        pytest.skip("the rows of one kernel are ordered by modality")
+    module, inputs, masks = make(kind)
+    expected = run(module, inputs, masks)
+    order = [2, 0, 1]
+    graph, state = nnx.split(module)
+    flat_state = dict(nnx.to_flat_state(state))
+    lists = {path[:-2] if path[-1] in ("kernel", "bias") else path[:-1] for path in flat_state}
+    moved = dict(flat_state)
+    for path in flat_state:
+        for k, part in enumerate(path):
+            if (
+                part in (0, 1, 2)
+                and path[:k] in lists
+                and (k == len(path) - 1 or path[k + 1] in ("kernel", "bias"))
+            ):
+                moved[path] = flat_state[(*path[:k], order[part], *path[k + 1 :])]
+    other = nnx.merge(graph, nnx.from_flat_state(moved))
+    other.in_features = tuple(WIDTHS[m] for m in order)
+    got = run(other, [inputs[m] for m in order], [masks[m] for m in order])
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_sum_and_mean():
+    module, inputs, masks = make("sum")
+    mean = make("mean")[0]
+    count = PRESENCE.sum(axis=1, keepdims=True)
+    total = run(module, inputs, masks)
+    hidden = [np.asarray(f(x)) for f, x in zip(module.projections, inputs, strict=True)]
+    expected = sum(h * p[:, None] for h, p in zip(hidden, PRESENCE.T, strict=True))
+    np.testing.assert_allclose(total, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        run(mean, inputs, masks), expected / np.maximum(count, 1), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_joint_attention_scores_the_concatenation():
+    module, inputs, _ = make("attention_joint")
+    scores = np.asarray(module.score(jnp.concatenate(inputs, axis=-1)), np.float64)
+    weights = np.exp(scores) / np.exp(scores).sum(axis=-1, keepdims=True)
+    hidden = [np.asarray(f(x)) for f, x in zip(module.projections, inputs, strict=True)]
+    expected = sum(w[:, None] * h for w, h in zip(weights.T, hidden, strict=True))
+    np.testing.assert_allclose(run(module, inputs, None), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("condition", [0, 1])
+def test_gate_and_film_without_their_conditioner(condition):
+    gate = nn.SigmoidGateFusion(PAIR, OUT, condition=condition, rngs=nnx.Rngs(0))
+    film = nn.FiLMFusion(PAIR, OUT, condition=condition, rngs=nnx.Rngs(0))
+    inputs = [normal(N, width, seed=m) for m, width in enumerate(PAIR)]
+    other = 1 - condition
+    masks = [jnp.zeros(N, bool) if m == condition else jnp.ones(N, bool) for m in (0, 1)]
+    np.testing.assert_allclose(
+        gate(inputs, masks), gate.output(gate.projections[other](inputs[other])), rtol=1e-5
+    )
+    np.testing.assert_allclose(film(inputs, masks), film.output(inputs[other]), rtol=1e-5)
+    full = film([x * 0 if m == condition else x for m, x in enumerate(inputs)])
+    np.testing.assert_allclose(full, film.output(inputs[other]), rtol=1e-5)  # gamma starts at 1
+
+
+def test_mutan_is_block_of_one_chunk_and_mlb_of_identities():
+    x = [normal(N, 4, seed=m) for m in range(2)]
+    block = nn.BlockFusion((4, 4), 4, rank=1, normalize="none", rngs=nnx.Rngs(0))
+    mlb = nn.FactorizedBilinearFusion((4, 4), 4, normalize="none", rngs=nnx.Rngs(0))
+    for m in range(2):
+        block.merges[0][m].kernel[...] = jnp.eye(4)
+        block.projections[m] = mlb.projections[0][m]
+    block.output = mlb.output
+    np.testing.assert_allclose(block(x), mlb(x), rtol=1e-5, atol=1e-6)
+
+
+def test_tucker_with_a_diagonal_core_is_mlb():
+    x = [normal(N, 4, seed=m) for m in range(2)]
+    tucker = nn.TuckerFusion((4, 4), 4, normalize="none", rngs=nnx.Rngs(0))
+    mlb = nn.FactorizedBilinearFusion((4, 4), 4, normalize="none", rngs=nnx.Rngs(0))
+    diagonal = np.zeros((4, 4, 4))
+    diagonal[range(4), range(4), range(4)] = 1
+    tucker.core[...] = jnp.asarray(diagonal, jnp.float32)
+    for m in range(2):
+        tucker.projections[m] = mlb.projections[0][m]
+    tucker.output = mlb.output
+    np.testing.assert_allclose(tucker(x), mlb(x), rtol=1e-5, atol=1e-6)
+
+
+def test_low_rank_tensor_equals_the_whole_where_the_factors_coincide():
+    low = nn.LowRankTensorFusion(PAIR, OUT, rank=3, rngs=nnx.Rngs(0))
+    whole = nn.TensorFusion(PAIR, OUT, rngs=nnx.Rngs(0))
+    low.bias[...] = normal(OUT)
+    kernel = jnp.einsum("r,rio,rjo->ijo", low.weights[...], *(f[...] for f in low.factors))
+    whole.output.kernel[...] = kernel.reshape(-1, OUT)
+    whole.output.bias[...] = low.bias[...]
+    inputs = [normal(N, width, seed=m) for m, width in enumerate(PAIR)]
+    masks = [jnp.asarray(column) for column in PRESENCE.T[:2]]
+    np.testing.assert_allclose(low(inputs, masks), whole(inputs, masks), rtol=1e-4, atol=1e-5)
+
+
+def test_multiplicative_vector_and_scalar_are_matrices():
+    inputs = [normal(N, 3), normal(N, 4, seed=1)]
+    matrix = nn.MultiplicativeFusion((3, 4), 4, rngs=nnx.Rngs(0))
+    for form in ("vector", "scalar"):
+        small = nn.MultiplicativeFusion((3, 4), 4, form=form, rngs=nnx.Rngs(1))
+        ones = jnp.ones(4) if form == "scalar" else jnp.ones(())
+        rows = [p[...] for p in (small.interaction, small.from_x, small.from_y, small.bias)]
+        W, U, V, b = (
+            r[..., None] * ones if form == "scalar" and r.shape != (1,) else r for r in rows
+        )
+        matrix.interaction[...] = W[:, :, None] * jnp.eye(4)[None]
+        matrix.from_x[...] = jnp.broadcast_to(U, (3, 4))
+        matrix.from_y[...] = jnp.diag(jnp.broadcast_to(V, (4,)))
+        matrix.bias[...] = jnp.broadcast_to(b, (4,))
+        np.testing.assert_allclose(small(inputs), matrix(inputs), rtol=1e-5, atol=1e-5)
+
+
+def test_chunk_sizes_of_block():
+    sizes = nn.bilinear.chunk_sizes
+    assert sizes(7, 4) == (2, 2, 2, 1)
+    assert sizes(10, 4) == (3, 3, 3, 1)
+    assert sizes(10, 8) == (2, 2, 1, 1, 1, 1, 1, 1)
+    assert sizes(6, 4) == (2, 2, 1, 1)  # the original makes the last one empty
+    with pytest.raises(ValueError, match="chunks must be at most hidden_features 3, got 4"):
+        sizes(3, 4)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda r: nn.SigmoidGateFusion(WIDTHS, 4, rngs=r), "gate takes exactly 2 .* got 3"),
+        (lambda r: nn.FiLMFusion((3,), 4, rngs=r), "FiLM takes exactly 2 modalities, got 1"),
+        (lambda r: nn.TuckerFusion(WIDTHS, 4, rngs=r), "Tucker fusion takes exactly 2 .* got 3"),
+        (lambda r: nn.MultiplicativeFusion(WIDTHS, 4, rngs=r), "takes exactly 2 .* got 3"),
+        (lambda r: nn.FactorizedBilinearFusion((3,), 4, rngs=r), "at least 2 modalities, got 1"),
+        (lambda r: nn.BlockFusion((3,), 4, rngs=r), "at least 2 modalities, got 1"),
+        (lambda r: nn.TensorFusion((3,), 4, rngs=r), "at least 2 modalities, got 1"),
+        (lambda r: nn.LowRankTensorFusion((3,), 4, rngs=r), "at least 2 modalities, got 1"),
+        (lambda r: nn.ExpertsFusion((3,), 4, rngs=r), "at least 2 modalities, got 1"),
+        (lambda r: nn.TransformerFusion((3,), 4, rngs=r), "at least 2 modalities, got 1"),
+        (lambda r: nn.BottleneckFusion((3,), 4, rngs=r), "at least 2 modalities, got 1"),
+        (lambda r: nn.SumFusion((), 4, rngs=r), "at least one modality, got none"),
+        (lambda r: nn.FiLMFusion(PAIR, 4, condition=2, rngs=r), "condition must be 0 or 1.* got 2"),
+        (lambda r: nn.MultiplicativeFusion(PAIR, 4, condition=2, rngs=r), "condition must be"),
+        (lambda r: nn.BlockFusion(PAIR, 4, rank=0, rngs=r), "rank must be positive, got 0"),
+        (lambda r: nn.BlockFusion(PAIR, 4, chunks=5, rngs=r), "chunks must be at most"),
+        (lambda r: nn.BlockFusion(PAIR, 4, normalize="chunks", rngs=r), "more than one chunk"),
+        (lambda r: nn.LowRankTensorFusion(PAIR, 4, rank=0, rngs=r), "rank must be positive"),
+        (
+            lambda r: nn.MultiplicativeFusion(PAIR, 4, form="vector", rngs=r),
+            "out_features of form 'vector' must be 5.* got 4",
+        ),
+        (lambda r: nn.TransformerFusion(PAIR, 4, num_heads=3, rngs=r), "num_heads 3 does not"),
+        (lambda r: nn.TransformerFusion(PAIR, 4, depth=0, rngs=r), "depth must be positive"),
+        (
+            lambda r: nn.BottleneckFusion(PAIR, 4, fusion_layer=3, rngs=r),
+            "fusion_layer must be from 0 to depth 2, got 3",
+        ),
+        (lambda r: nn.BottleneckFusion(PAIR, 4, num_bottlenecks=0, rngs=r), "num_bottlenecks"),
+    ],
+)
+def test_modules_refuse(build, message):
+    with pytest.raises(ValueError, match=message):
+        build(nnx.Rngs(0))
+
+
+def test_functions_name_the_shapes():
+    with pytest.raises(ValueError, match="at least 2 modalities .* got shape"):
+        functional.hadamard_product(jnp.ones((1, 3)))

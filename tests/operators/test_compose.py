@@ -90,7 +90,7 @@ def test_masks_are_those_of_each_operator():
     op = one_of([shift(1), shift(2, input_fields=["y"]), Identity()])
     records = batch(np.arange(40), presence={"x": jnp.asarray(there)}, valid_mask=valid)
     records = records.replace(
-        data={**records.data, "x": jnp.where(jnp.asarray(there)[:, None], 0, jnp.nan)}
+        data={**records.data, "x": jnp.where(jnp.asarray(there)[:, None], records["x"], jnp.nan)}
     )
     with pytest.raises(ValueError, match=r"\(Normalize\) leaves x float32\[2\], .* float32\[1\]"):
         op(records)

@@ -109,7 +109,7 @@ def test_boxes_have_the_area_and_the_ratio_asked_for():
     assert share.min() > 0.07
     assert 0.72 < ratio.min() < 0.78
     assert 1.28 < ratio.max() < 1.39
-    assert np.log(ratio).mean() == pytest.approx(0, abs=0.02)
+    assert np.log(ratio).mean() == pytest.approx(0, abs=0.04)  # tall ones fit less often
     few = draws(resized(size=(8, 8), scale=(0.1, 0.3), ratio=(1.0, 1.0)), (100, 120, 3))
     assert (few[:, 2] == few[:, 3]).all()
     area = few[:, 2] ** 2 / 12000  # all fit: uniform

@@ -63,9 +63,10 @@ def test_dropout_keeps_order_rate_and_one_token():
     out = dropout(rate=0.3)(batch)
     share = np.sum(out["mask"]) / np.sum(batch["mask"])
     assert share == pytest.approx(0.7, abs=0.02)
-    for before, after, mask in zip(batch["ids"][:50], out["ids"], out["mask"], strict=False):
-        rest = iter(before.tolist())
-        assert all(token in rest for token in after[mask].tolist())  # a subsequence
+    before, after, left = (np.asarray(x) for x in (batch["ids"], out["ids"], out["mask"]))
+    for row in range(50):
+        rest = iter(before[row].tolist())
+        assert all(token in rest for token in after[row][left[row]].tolist())  # a subsequence
     only = dropout(rate=1.0)(batch)
     np.testing.assert_array_equal(np.sum(only["mask"], axis=1), 1)
     nothing = batch.replace(data={**batch.data, "mask": jnp.zeros((3000, 12), bool)})
@@ -156,7 +157,7 @@ def test_functions_say_what_they_need():
             ids, mask, jnp.ones((4, 3)), mask_id=1, vocabulary_size=2, special_ids=(0,)
         )
     floating = Batch.from_parts({"ids": jnp.ones((1, 4)), "mask": jnp.ones((1, 4), bool)})
-    with pytest.raises(Exception, match=r"(?s)tokens|Int"):
+    with pytest.raises(TypeError, match="tokens must be integers, got float32"):
         dropout()(floating)
 
 

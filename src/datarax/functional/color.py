@@ -14,9 +14,7 @@ ScalarLike = Float[Array, ""] | float | int
 LUMA = (0.299, 0.587, 0.114)
 
 
-def adjust_brightness(
-    image: Num[Array, "*batch h w c"], factor: ScalarLike
-) -> Num[Array, "*batch h w c"]:
+def adjust_brightness(image: Num[Array, "..."], factor: ScalarLike) -> Num[Array, "..."]:
     r"""$\mathrm{clip}(f x)$: black for 0, the picture itself for 1.
 
     Args:
@@ -41,9 +39,7 @@ def adjust_brightness(
     return _restored(unit * _scalar(factor, unit), image)
 
 
-def adjust_contrast(
-    image: Num[Array, "*batch h w c"], factor: ScalarLike
-) -> Num[Array, "*batch h w c"]:
+def adjust_contrast(image: Num[Array, "..."], factor: ScalarLike) -> Num[Array, "..."]:
     r"""$\mathrm{clip}(f x + (1 - f)\,\bar Y)$ with the mean grey of the picture, $\bar Y$.
 
     Args:
@@ -69,9 +65,7 @@ def adjust_contrast(
     return _restored(_blend(unit, mean, factor), image)
 
 
-def adjust_saturation(
-    image: Num[Array, "*batch h w 3"], factor: ScalarLike
-) -> Num[Array, "*batch h w 3"]:
+def adjust_saturation(image: Num[Array, "..."], factor: ScalarLike) -> Num[Array, "..."]:
     r"""$\mathrm{clip}(f x + (1 - f)\,Y)$ with the grey of each pixel, $Y$.
 
     Args:
@@ -96,7 +90,7 @@ def adjust_saturation(
     return _restored(_blend(unit, _grey(unit), factor), image)
 
 
-def adjust_hue(image: Num[Array, "*batch h w 3"], shift: ScalarLike) -> Num[Array, "*batch h w 3"]:
+def adjust_hue(image: Num[Array, "..."], shift: ScalarLike) -> Num[Array, "..."]:
     r"""Turn the hue by `shift` of a full circle: $H \leftarrow (H + s) \bmod 1$ in HSV.
 
     Args:
@@ -129,13 +123,13 @@ def adjust_hue(image: Num[Array, "*batch h w 3"], shift: ScalarLike) -> Num[Arra
 
 
 def adjust_color(
-    image: Num[Array, "*batch h w c"],
+    image: Num[Array, "..."],
     *,
     brightness: ScalarLike | None = None,
     contrast: ScalarLike | None = None,
     saturation: ScalarLike | None = None,
     hue: ScalarLike | None = None,
-) -> Num[Array, "*batch h w c"]:
+) -> Num[Array, "..."]:
     """`adjust_brightness`, `_contrast`, `_saturation` and `_hue`, in this order; uint8 rounds once.
 
     Args:

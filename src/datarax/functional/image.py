@@ -11,13 +11,14 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Num
 from datarax.functional.checks import accumulation_dtype, broadcast_array
 
 ResizeMethod = Literal["nearest", "linear", "cubic", "lanczos3", "lanczos5"]
+Interval = tuple[float | int, float | int]
 Numbers = ArrayLike | Sequence[float]
 PaddingMode = Literal["constant", "edge", "reflect"]
 
 
 def resize(
-    image: Num[Array, "*batch h w c"], *, size: tuple[int, int], method: ResizeMethod = "linear"
-) -> Num[Array, "*batch height width c"]:
+    image: Num[Array, "..."], *, size: tuple[int, int], method: ResizeMethod = "linear"
+) -> Num[Array, "..."]:
     """The picture in another size, antialiased when it shrinks.
 
     Args:
@@ -43,12 +44,12 @@ def resize(
 
 
 def crop(
-    image: Num[Array, "*batch h w c"],
+    image: Num[Array, "..."],
     top: ArrayLike,
     left: ArrayLike,
     *,
     size: tuple[int, int],
-) -> Num[Array, "*batch height width c"]:
+) -> Num[Array, "..."]:
     """The window of `size` whose first pixel is `(top, left)`.
 
     Args:
@@ -90,8 +91,8 @@ def center_offset(image_size: tuple[int, int], size: tuple[int, int]) -> tuple[i
 
 
 def pad(
-    image: Num[Array, "*batch h w c"], width: int, *, mode: PaddingMode = "constant"
-) -> Num[Array, "*batch height width c"]:
+    image: Num[Array, "..."], width: int, *, mode: PaddingMode = "constant"
+) -> Num[Array, "..."]:
     """The picture with `width` more pixels on each of its four sides.
 
     Args:
@@ -120,11 +121,11 @@ def pad(
 
 
 def flip(
-    image: Num[Array, "*batch h w c"],
+    image: Num[Array, "..."],
     *,
     horizontal: Bool[Array, ""] | bool = False,
     vertical: Bool[Array, ""] | bool = False,
-) -> Num[Array, "*batch h w c"]:
+) -> Num[Array, "..."]:
     """The picture mirrored left to right where `horizontal`, top to bottom where `vertical`.
 
     Args:
@@ -144,12 +145,12 @@ def flip(
 
 
 def resized_crop(
-    image: Num[Array, "*batch h w c"],
+    image: Num[Array, "..."],
     box: Num[Array, "4"],
     *,
     size: tuple[int, int],
     method: ResizeMethod = "linear",
-) -> Num[Array, "*batch height width c"]:
+) -> Num[Array, "..."]:
     """The box of the picture in another size, antialiased when it shrinks.
 
     The box may be traced: the result's shape does not depend on it. Pixels just outside of it count
@@ -191,8 +192,8 @@ def resized_crop_box(
     draws: Float[Array, "tries 4"],
     *,
     image_size: tuple[int, int],
-    scale: tuple[float, float] = (0.08, 1.0),
-    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    scale: Interval = (0.08, 1.0),
+    ratio: Interval = (3 / 4, 4 / 3),
 ) -> Float[Array, "4"]:
     r"""The box of a random resized crop: the first of the tries that fits into the picture.
 
@@ -230,9 +231,7 @@ def resized_crop_box(
     return jnp.where(jnp.any(fits), box, jnp.asarray(central_box(image_size, ratio), box.dtype))
 
 
-def central_box(
-    image_size: tuple[int, int], ratio: tuple[float, float]
-) -> tuple[int, int, int, int]:
+def central_box(image_size: tuple[int, int], ratio: Interval) -> tuple[int, int, int, int]:
     """(top, left, height, width) of the largest box in the middle whose ratio is in range.
 
     Args:

@@ -6,12 +6,12 @@ The ids are integers of any kind: of a vocabulary, or hashes of words and n-gram
 from collections.abc import Sequence
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Integer, Num
 
 from datarax.functional.checks import check_mask
 
 
-def is_one_of(tokens: Int[Array, "*batch t"], ids: Sequence[int]) -> Bool[Array, "*batch t"]:
+def is_one_of(tokens: Num[Array, "*batch t"], ids: Sequence[int]) -> Bool[Array, "*batch t"]:
     """Where a token is one of the ids; nowhere if there are none.
 
     Raises:
@@ -29,8 +29,8 @@ def is_one_of(tokens: Int[Array, "*batch t"], ids: Sequence[int]) -> Bool[Array,
 
 
 def keep_tokens(
-    tokens: Int[Array, "*batch t"], keep: Array, *, pad_id: int = 0
-) -> tuple[Int[Array, "*batch t"], Bool[Array, "*batch t"]]:
+    tokens: Num[Array, "*batch t"], keep: Array, *, pad_id: int = 0
+) -> tuple[Integer[Array, "*batch t"], Bool[Array, "*batch t"]]:
     """The tokens that are kept, in their order and moved to the front, and where they are.
 
     Args:
@@ -91,9 +91,9 @@ def surviving_tokens(
 
 
 def mask_tokens(
-    tokens: Int[Array, "*batch t"],
+    tokens: Num[Array, "*batch t"],
     maskable: Array,
-    draws: Float[Array, "*batch t 3"],
+    draws: Float[Array, "..."],
     *,
     mask_id: int,
     vocabulary_size: int,
@@ -102,7 +102,7 @@ def mask_tokens(
     mask_share: float = 0.8,
     random_share: float = 0.1,
     ignore_index: int = -100,
-) -> tuple[Int[Array, "*batch t"], Int[Array, "*batch t"]]:
+) -> tuple[Integer[Array, "*batch t"], Integer[Array, "*batch t"]]:
     """Masked language modelling: tokens with some hidden, and what they were.
 
     A token that may be masked is chosen with probability `rate`. Of those chosen `mask_share`

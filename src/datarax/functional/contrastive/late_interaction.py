@@ -49,8 +49,8 @@ def late_interaction(
       TypeError: if tokens are not floating point or a mask not boolean.
       ValueError: if a shape does not fit or `reduction` is unknown.
 
-    Reference: Yao et al., 2021, arXiv:2111.07783, equations 3 to 5 (FILIP); Khattab and Zaharia,
-    2020, arXiv:2004.12832, equation 3 (ColBERT).
+    Reference: Yao et al., 2021, arXiv:2111.07783, section 3.1 (FILIP); Khattab and Zaharia, 2020,
+    arXiv:2004.12832, section 3.3 (ColBERT).
 
     Example:
       >>> a = jnp.array([[[1.0, 0.0], [0.0, 1.0]]])

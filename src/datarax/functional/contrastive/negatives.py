@@ -39,7 +39,7 @@ def sample_hard_negatives(
       ValueError: if a shape does not fit or there are fewer columns than rows.
 
     Reference: Li et al., 2021, arXiv:2107.07651, section 3.2 (ALBEF's in-batch hard negatives);
-    Solatorio, 2024, arXiv:2402.16829, section 3 (`margin`).
+    Solatorio, 2024, arXiv:2402.16829 (`margin`).
 
     Example:
       >>> indices, valid = sample_hard_negatives(jax.random.key(0), jnp.eye(2))

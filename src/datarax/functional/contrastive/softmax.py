@@ -84,7 +84,7 @@ def info_nce(
     Reference: Radford et al., 2021, arXiv:2103.00020, figure 3; for `ids`, Khosla et al., 2020,
     arXiv:2004.11362, equation 2; for `negatives_ids`, Li et al., 2021, arXiv:2107.07651, section
     3.2; for `decoupled`, Yeh et al., 2021, arXiv:2110.06848, equation 6, and Fürst et al., 2021,
-    arXiv:2110.11316, equation 2.
+    arXiv:2110.11316 (InfoLOOB).
 
     Example:
       >>> losses = info_nce(jnp.eye(2), jnp.eye(2), logit_scale=1.0)

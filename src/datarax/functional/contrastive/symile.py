@@ -48,7 +48,7 @@ def symile(
       ValueError: if M < 2, lengths or shapes differ, `negatives` is unknown, `"n"` comes without a
         key or `"n_squared"` with one.
 
-    Reference: Saporta et al., 2024, arXiv:2411.01053, equation 3 and section 3.3.
+    Reference: Saporta et al., 2024, arXiv:2411.01053.
 
     Example:
       >>> losses, used = symile([jnp.eye(2)] * 3, logit_scale=1.0)

@@ -54,8 +54,8 @@ def volume_contrastive(
       TypeError: if an array is not floating point, a mask not boolean, ids not integer.
       ValueError: if M < 2 (M != 3 for a triangle), lengths or shapes differ, a choice is unknown.
 
-    Reference: Cicchetti et al., 2024, arXiv:2412.11959, equations 5 to 8 (GRAM); Grassucci et al.,
-    2025, arXiv:2509.24734 (TRIANGLE).
+    Reference: Cicchetti et al., 2024, arXiv:2412.11959 (GRAM); Cicchetti et al., 2025,
+    arXiv:2509.24734 (TRIANGLE).
 
     Example:
       >>> losses, used = volume_contrastive([jnp.eye(3)] * 3, logit_scale=1.0)
@@ -116,7 +116,7 @@ def gram_volume(
       TypeError: if an array is not floating point or a mask not boolean.
       ValueError: if lengths or shapes do not fit.
 
-    Reference: Cicchetti et al., 2024, arXiv:2412.11959, equations 3 and 4.
+    Reference: Cicchetti et al., 2024, arXiv:2412.11959.
 
     Example:
       >>> gram_volume(jnp.array([[2.0, 0.0], [0.0, 3.0]]), [jnp.array([[0.0, 1.0]])])
@@ -166,7 +166,7 @@ def triangle_area(
       TypeError: if an array is not floating point.
       ValueError: if a shape does not fit.
 
-    Reference: Grassucci et al., 2025, arXiv:2509.24734.
+    Reference: Cicchetti et al., 2025, arXiv:2509.24734.
 
     Example:
       >>> a, b, c = jnp.zeros((1, 2)), jnp.array([[3.0, 0.0]]), jnp.array([[0.0, 4.0]])

@@ -184,7 +184,7 @@ class ContrastiveOperator(CrossModalOperator):
         if not isinstance(config, ContrastiveOperatorConfig):
             return super().apply_batch(batch, stats)
         self.check_batch(batch)
-        vectors = {name: self.embed(name, batch[name]) for name in config.input_fields}
+        vectors = {n: self.embed(n, _values(config, batch, n)) for n in config.input_fields}
         masks = {name: _mask(config, batch, name) for name in config.input_fields}
         every = jnp.ones(batch.batch_size, bool)
         presence = {name: every if mask is None else mask for name, mask in masks.items()}
@@ -347,6 +347,14 @@ def _logit_scale(config: ContrastiveOperatorConfig) -> LogitScale:
 
 def _ids(config: ContrastiveOperatorConfig, batch: Batch) -> Array | None:
     return None if config.ids_field is None else jnp.asarray(batch[config.ids_field])
+
+
+def _values(config: ContrastiveOperatorConfig, batch: Batch, name: str) -> Array:
+    """A field, with zeros for tokens that are not there: no head may see what they hold."""
+    masks = config.token_masks or {}
+    if name not in masks:
+        return batch[name]
+    return jnp.where(jnp.asarray(batch[masks[name]])[..., None], batch[name], 0)
 
 
 def _mask(config: ContrastiveOperatorConfig, batch: Batch, name: str) -> Array | None:

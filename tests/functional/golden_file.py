@@ -1,12 +1,16 @@
 """The values and gradients of an original (tests/golden/*.npz), and how ours are compared."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+Layout = Mapping[str, Callable[[dict[str, np.ndarray]], np.ndarray] | np.ndarray]
 
 FOLDER = Path(__file__).parents[1] / "golden"
 
@@ -34,34 +38,83 @@ class Golden:
             if name.startswith(prefix)
         }
 
-    def check(self, case: str, ours: Callable, *, wide: bool, exact: float = 1e-9) -> None:
+    def check(self, case: str, ours: Callable, *, wide: bool) -> None:
         """`ours(**inputs, **constants)` has the value and the gradients of the original.
 
         The bounds are relative to each number, and to the largest of its array for those that
         rounding leaves near 0. A gradient that is 0 altogether, as that of CLIP's bias, is held to
-        a thousandth of the bound of the largest.
+        a hundredth of the bound of the largest.
         """
-        bound = exact if wide else 1e-5
+        self._compare(case, lambda arrays, **x: ours(**arrays, **x), {}, wide)
+
+    def check_module(
+        self,
+        case: str,
+        module: nnx.Module,
+        layout: Layout,
+        call: Callable | None = None,
+        *,
+        wide: bool,
+    ) -> None:
+        """The same of a module with the original's weights, and of the gradients of its own.
+
+        `layout` gives for every parameter of the module, by its path, what it is of the original's
+        weights: a transpose, a part; the gradients are rearranged alike. An array in its place is
+        a parameter that the original does not have. `call(module, **inputs, **constants)` is
+        `module(list(inputs))` for `None`.
+        """
+        graph, parameters, rest = nnx.split(module, nnx.Param, ...)
+        paths = {
+            "/".join(map(str, keys)): keys for keys in flatten_dict(nnx.to_pure_dict(parameters))
+        }
+        assert sorted(layout) == sorted(paths), "the layout is not that of the module's parameters"
+        theirs, gradients = self.entries(case, "weights"), self.entries(case, "grad")
+        weights = {
+            path: np.array(of(theirs)) if callable(of) else of for path, of in layout.items()
+        }
+        call = call or (lambda module, **inputs: module(list(inputs.values())))
+
+        def ours(arrays: dict, **constants: jax.Array) -> jax.Array:
+            drawn = {keys: arrays[path] for path, keys in paths.items()}
+            state = jax.tree.map(lambda x: x, parameters)
+            nnx.replace_by_pure_dict(state, unflatten_dict(drawn))
+            inputs = {name: x for name, x in arrays.items() if name not in paths}
+            return call(nnx.merge(graph, state, rest), **inputs, **constants)
+
+        expected = {path: np.array(of(gradients)) for path, of in layout.items() if callable(of)}
+        self._compare(case, ours, weights, wide, expected)
+
+    def _compare(
+        self,
+        case: str,
+        ours: Callable,
+        weights: dict[str, np.ndarray],
+        wide: bool,
+        weight_gradients: dict[str, np.ndarray] | None = None,
+    ) -> None:
+        bound = 1e-9 if wide else 1e-5
+        inputs = self.entries(case, "in")
         with jax.enable_x64(wide):
-            inputs = {k: jnp.asarray(x) for k, x in self.entries(case, "in").items()}
+            arrays = {name: jnp.asarray(x) for name, x in (inputs | weights).items()}
             constants = {k: jnp.asarray(x) for k, x in self.entries(case, "with").items()}
             cotangent = self.arrays.get(f"{case}/cotangent")
 
-            def objective(inputs: dict) -> tuple:
-                value = ours(**inputs, **constants)
+            def objective(arrays: dict) -> tuple:
+                value = ours(arrays, **constants)
                 if cotangent is None:
                     return value, value
                 return jnp.sum(value * jnp.asarray(cotangent, value.dtype)), value
 
             run = jax.jit(jax.value_and_grad(objective, has_aux=True))
-            (_, value), gradients = run(inputs)
-        expected = self.entries(case, "grad")
-        peak = max((np.max(np.abs(x)) for x in expected.values()), default=0.0)
+            (_, value), gradients = run(arrays)
         assert_close(value, self.arrays[f"{case}/value"], bound, f"{self.source(case)}: value")
+        expected = {k: x for k, x in self.entries(case, "grad").items() if k in inputs}
+        expected |= weight_gradients or {}
+        peak = max((np.max(np.abs(x)) for x in expected.values()), default=0.0)
         for name in gradients:
             if name in expected:
                 message = f"{self.source(case)}: gradient of {name}"
-                floor = 1e-3 * bound * peak
+                floor = 1e-2 * bound * peak
                 assert_close(gradients[name], expected[name], bound, message, floor=floor)
 
 
@@ -70,3 +123,11 @@ def assert_close(
 ) -> None:
     absolute = max(bound * float(np.max(np.abs(expected))), floor)
     np.testing.assert_allclose(actual, expected, rtol=bound, atol=absolute, err_msg=message)
+
+
+def linear(ours: str, theirs: str) -> Layout:
+    """Torch's `Linear` has its weight as [out, in]; our kernels are [in, out]."""
+    return {
+        f"{ours}/kernel": lambda w: w[f"{theirs}.weight"].T,
+        f"{ours}/bias": lambda w: w[f"{theirs}.bias"],
+    }

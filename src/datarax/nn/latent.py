@@ -131,6 +131,11 @@ class LatentFusion(nnx.Module):
         self.type_embedding = nnx.Param(draw(rngs.params(), (len(self.in_features), d)))
         self.latents = nnx.Param(nnx.initializers.normal(1.0)(rngs.params(), (num_latents, d)))
 
+        def attention() -> CrossAttention:
+            return CrossAttention(
+                d, d, num_heads=num_heads, head_dim=head_dim, dropout=dropout, rngs=rngs
+            )
+
         def layer(context: int | None) -> LatentLayer:
             return LatentLayer(
                 d, context, num_heads=num_heads, head_dim=head_dim, dropout=dropout, rngs=rngs
@@ -140,14 +145,13 @@ class LatentFusion(nnx.Module):
         self.processes = nnx.List([layer(None) for _ in range(num_reads * depth)])
         self.norm = LayerNorm(d, eps=1e-5)
         self.single = num_outputs is None
-        self.output_queries = None
-        if decode == "queries":
-            shape = (1 if num_outputs is None else num_outputs, d)
-            self.output_queries = nnx.Param(nnx.initializers.normal(1.0)(rngs.params(), shape))
-            self.query_norm = LayerNorm(d, eps=1e-5)
-            self.decoder = CrossAttention(
-                d, d, num_heads=num_heads, head_dim=head_dim, dropout=dropout, rngs=rngs
-            )
+        shape = (1 if num_outputs is None else num_outputs, d)
+        mean = decode == "mean"
+        self.output_queries = (
+            None if mean else nnx.Param(nnx.initializers.normal(1.0)(rngs.params(), shape))
+        )
+        self.query_norm = None if mean else LayerNorm(d, eps=1e-5)
+        self.decoder = None if mean else attention()
         self.output = Linear(d, out_features, rngs=rngs)
 
     def __call__(
@@ -192,7 +196,7 @@ class LatentFusion(nnx.Module):
         return jnp.where(some.reshape(*some.shape, *[1] * (fused.ndim - some.ndim)), fused, 0)
 
     def _decode(self, latents: Array, rng_key: Array | None) -> Array:
-        if self.output_queries is None:
+        if self.output_queries is None or self.decoder is None or self.query_norm is None:
             return self.output(self.norm(masked_mean(latents, axis=-2)))
         queries = self.output_queries[...].astype(latents.dtype)
         queries = jnp.broadcast_to(queries, (*latents.shape[:-2], *queries.shape))

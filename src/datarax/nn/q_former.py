@@ -22,7 +22,8 @@ class QFormerLayer(nnx.Module):
     Args:
       features: width of queries and text.
       context_features: width of the context; `None`: a layer without cross-attention.
-      num_heads: number of heads, a divisor of `features`.
+      num_heads: number of heads.
+      head_dim: width of one head; `None`: `features` divided by `num_heads`.
       hidden_features: width between the feed-forward layers; `None`: four times `features`.
       activation: of the feed-forward layers; see `FeedForward`.
       norm_eps: of the layer norms; 1e-12 is BERT's.
@@ -36,21 +37,22 @@ class QFormerLayer(nnx.Module):
         context_features: int | None,
         *,
         num_heads: int,
+        head_dim: int | None = None,
         hidden_features: int | None = None,
         activation: Activation = "gelu",
         norm_eps: float = 1e-12,
         dropout: float | int = 0.0,
         rngs: nnx.Rngs,
     ) -> None:
-        if num_heads < 1 or features % num_heads:
-            raise ValueError(f"num_heads must divide features {features}, got {num_heads}")
+        if head_dim is None and (num_heads < 1 or features % num_heads):
+            raise ValueError(f"num_heads {num_heads} does not divide {features}: give head_dim")
 
         def attention(width: int) -> CrossAttention:
             return CrossAttention(
                 features,
                 width,
                 num_heads=num_heads,
-                head_dim=features // num_heads,
+                head_dim=features // num_heads if head_dim is None else head_dim,
                 dropout=dropout,
                 rngs=rngs,
             )
@@ -62,11 +64,10 @@ class QFormerLayer(nnx.Module):
 
         self.self_attention = attention(features)
         self.self_attention_norm = LayerNorm(features, eps=norm_eps)
-        self.cross_attention: CrossAttention | None = None
-        self.cross_attention_norm: LayerNorm | None = None
-        if context_features is not None:
-            self.cross_attention = attention(context_features)
-            self.cross_attention_norm = LayerNorm(features, eps=norm_eps)
+        self.cross_attention = None if context_features is None else attention(context_features)
+        self.cross_attention_norm = (
+            None if context_features is None else LayerNorm(features, eps=norm_eps)
+        )
         self.query_feed_forward = feed_forward()
         self.query_feed_forward_norm = LayerNorm(features, eps=norm_eps)
         self.text_feed_forward = feed_forward()
@@ -132,7 +133,7 @@ class QFormerBlock(nnx.Module):
       num_layers: number of `layers`.
       cross_attention_every: one layer in so many has cross-attention, the first one always.
       text_attention: which of queries and text see which; see `functional.query_text_mask`.
-      num_heads, hidden_features, activation, norm_eps, dropout: of each layer.
+      num_heads, head_dim, hidden_features, activation, norm_eps, dropout: of each layer.
       rngs: the stream `params` draws the parameters.
 
     Reference: Li et al., 2023, arXiv:2301.12597, section 3.1.
@@ -153,6 +154,7 @@ class QFormerBlock(nnx.Module):
         cross_attention_every: int = 2,
         text_attention: TextAttention = "bidirectional",
         num_heads: int = 8,
+        head_dim: int | None = None,
         hidden_features: int | None = None,
         activation: Activation = "gelu",
         norm_eps: float = 1e-12,
@@ -175,6 +177,7 @@ class QFormerBlock(nnx.Module):
                     features,
                     context_features if i % cross_attention_every == 0 else None,
                     num_heads=num_heads,
+                    head_dim=head_dim,
                     hidden_features=hidden_features,
                     activation=activation,
                     norm_eps=norm_eps,

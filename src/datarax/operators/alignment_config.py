@@ -118,9 +118,9 @@ class AlignmentOperatorConfig(CrossModalOperatorConfig):
         super().__post_init__()
         check_choice("method", self.method, AlignmentMethod)
         self._check_fields()
-        check_options(self, self.method, OPTIONS)
         self._check_choices()
         self._check_numbers()
+        check_options(self, self.method, OPTIONS)
 
     def _check_fields(self) -> None:
         check_count("output_fields", self.output_fields, [1])

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
@@ -60,8 +61,7 @@ class ProcrustesOperator(CrossModalOperator):
       ...     input_fields=["text", "image"], output_fields=["moved"], features=2, fit="stored"
       ... )
       >>> op = ProcrustesOperator(config)
-      >>> import numpy as np
-      >>> x = np.eye(2, dtype=np.float32)
+      >>> x = jnp.eye(2)
       >>> op.fit(Batch.from_parts({"text": x, "image": -x}))
       >>> op(Batch.from_parts({"text": 3 * x}))["moved"].tolist()
       [[-3.0, 0.0], [0.0, -3.0]]
@@ -106,7 +106,12 @@ class ProcrustesOperator(CrossModalOperator):
             raise ValueError(f"fit={self.config.fit!r} keeps no map: give fit='stored'")
         super().check_batch(batch)
         source, target = self.config.input_fields
-        self.map.fit(batch[source], batch[target], where=batch.where(source, target))
+        where = batch.where(source, target)
+        self.map.fit(
+            jnp.asarray(batch[source]),
+            jnp.asarray(batch[target]),
+            where=None if where is None else jnp.asarray(where),
+        )
 
     def apply(
         self,

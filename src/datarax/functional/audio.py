@@ -1,7 +1,7 @@
 """Spectrograms of sound, and masks in them. Time is the last axis of a waveform `[..., t]`."""
 
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -207,7 +207,7 @@ def log_mel_spectrogram(
             f"filterbank must have {fft_length // 2 + 1} rows for fft_length {fft_length}, "
             f"got {filterbank.shape}"
         )
-    framing = {"fft_length": fft_length, "hop_length": hop_length, "center": center}
+    framing: dict[str, Any] = {"fft_length": fft_length, "hop_length": hop_length, "center": center}
     spectrum = power_spectrogram(waveform, power=power, where=where, **framing)
     mel = jnp.matmul(spectrum, jnp.asarray(filterbank, spectrum.dtype), precision="highest")
     out = jnp.log(jnp.where(mel > floor, mel, floor))

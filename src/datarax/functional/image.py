@@ -12,7 +12,6 @@ from datarax.functional.checks import accumulation_dtype, broadcast_array
 
 ResizeMethod = Literal["nearest", "linear", "cubic", "lanczos3", "lanczos5"]
 Interval = tuple[float | int, float | int]
-Numbers = ArrayLike | Sequence[float]
 PaddingMode = Literal["constant", "edge", "reflect"]
 
 
@@ -257,7 +256,11 @@ def central_box(image_size: tuple[int, int], ratio: Interval) -> tuple[int, int,
 
 
 def normalize(
-    x: Num[Array, "..."], *, mean: Numbers, std: Numbers, scale: float | int = 1.0
+    x: Num[Array, "..."],
+    *,
+    mean: ArrayLike | Sequence[float],
+    std: ArrayLike | Sequence[float],
+    scale: float | int = 1.0,
 ) -> Float[Array, "..."]:
     r"""$(s x - \mu) / \sigma$.
 

@@ -139,7 +139,7 @@ class LogMel(CrossModalOperator):
         """The spectrogram of one record, and the mask of its frames."""
         config = self.config
         waveform, *masks = self._extract_inputs(data)
-        framing = {
+        framing: dict[str, Any] = {
             "fft_length": config.fft_length,
             "hop_length": config.hop_length,
             "center": config.center,

@@ -186,7 +186,8 @@ class RandomResizedCrop(FieldOperator):
         def box(key: Array, shape: tuple[int, ...]) -> Array:
             draws = jax.random.uniform(key, (TRIES, 4))
             scale, ratio = self.config.scale, self.config.ratio
-            return resized_crop_box(draws, image_size=shape[:2], scale=scale, ratio=ratio)
+            size = (shape[0], shape[1])
+            return resized_crop_box(draws, image_size=size, scale=scale, ratio=ratio)
 
         return draw_rows(box, rng, data_shapes, self.config.input_fields[0])
 

@@ -49,7 +49,7 @@ def outer_product(
 
 def low_rank_tensor(
     inputs: Sequence[Num[Array, "..."]],
-    factors: Sequence[Num[Array, "r i o"]],
+    factors: Sequence[Num[Array, "..."]],
     *,
     weights: Num[Array, " r"] | None = None,
     bias: Num[Array, " o"] | None = None,
@@ -121,6 +121,8 @@ def _check(inputs: Sequence[Array], presence: Sequence[Array] | None) -> list[Ar
 def _check_factors(inputs: Sequence[Array], factors: Sequence[Array]) -> None:
     if len(factors) != len(inputs):
         raise ValueError(f"factors must hold {len(inputs)} arrays, got {len(factors)}")
+    if factors[0].ndim != 3:
+        raise ValueError(f"factors[0] must have shape [rank, d + 1, out], got {factors[0].shape}")
     rank, _, out = factors[0].shape
     for m, (x, factor) in enumerate(zip(inputs, factors, strict=True)):
         shape = (rank, x.shape[-1] + 1, out)

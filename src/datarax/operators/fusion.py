@@ -131,8 +131,12 @@ class FusionOperatorConfig(CrossModalOperatorConfig):
             raise ValueError(f"chunks must be at most hidden_features {width}, got {self.chunks}")
         if self.normalize == "chunks" and self.method != "block":
             raise ValueError(f"normalize='chunks' is read by block only, got {self.method!r}")
-        if self.method == "bottleneck":
-            check_number("fusion_layer", self.fusion_layer, low=0, high=self.depth)
+        layer = self.fusion_layer
+        whole = isinstance(layer, int) and not isinstance(layer, bool)
+        if self.method == "bottleneck" and not (whole and 0 <= layer <= self.depth):
+            raise ValueError(
+                f"fusion_layer must be an integer from 0 to depth {self.depth}, got {layer!r}"
+            )
 
     def _check_fields(self) -> None:
         least, most = METHODS[self.method].fields

@@ -198,4 +198,7 @@ def _check_field(name: str, x: Any, shape: tuple[int, ...]) -> None:
     if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
         raise TypeError(f"field {name!r} must be floating point to be filled, got {x.dtype}")
     if jnp.shape(x) != shape:
-        raise ValueError(f"field {name!r} must have shape {list(shape)}, got {list(x.shape)}")
+        raise ValueError(
+            f"field {name!r} must have the shape {list(shape)} that features gives, got "
+            f"{list(x.shape)}"
+        )

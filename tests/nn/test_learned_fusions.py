@@ -274,5 +274,5 @@ def test_modules_refuse(build, message):
 
 
 def test_functions_name_the_shapes():
-    with pytest.raises(ValueError, match="at least 2 modalities .* got shape"):
+    with pytest.raises(ValueError, match=r"at least 2 modalities .* got shape"):
         functional.hadamard_product(jnp.ones((1, 3)))

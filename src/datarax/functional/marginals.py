@@ -1,10 +1,10 @@
 """Weights, masks and scale of a transport problem, checked and made harmless."""
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ScalarLike
+from jaxtyping import Array
 
 from datarax.functional.checks import (
     accumulation_dtype,
@@ -33,7 +33,7 @@ def vector_mask(mask: Array | None, size: int, *, name: str) -> Array:
     return broadcast_mask(mask, shape=(size,), name=name)
 
 
-def weights_of(weights: Array | None, keep: Array, *, dtype: np.dtype, name: str) -> Array:
+def weights_of(weights: Array | None, keep: Array, *, dtype: Any, name: str) -> Array:
     """The weights, 0 where not kept; without any the kept share 1.
 
     Raises:
@@ -83,9 +83,7 @@ def marginals(
     return jnp.where(there, cost.astype(wide), 0), first, second
 
 
-def positive_scalar(
-    value: ScalarLike, *, name: str, like: Array, unit: Array | None = None
-) -> Array:
+def positive_scalar(value: Any, *, name: str, like: Array, unit: Array | None = None) -> Array:
     """A positive number in the dtype of an array, times a unit (times 1 where the unit is 0).
 
     Raises:
@@ -115,7 +113,7 @@ def mean_cost(cost: Array, a: Array, b: Array) -> Array:
     return jnp.sum(a[:, None] * cost * b[None, :]) / jnp.where(total > 0, total, 1)
 
 
-def reference_measure(a: Array, b: Array, regulariser: Regulariser) -> tuple[Array, Array]:
+def reference_measure(a: Array, b: Array, regulariser: str) -> tuple[Array, Array]:
     """The factors of the measure that a plan is regularised towards: the weights, or their support.
 
     Raises:

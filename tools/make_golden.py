@@ -25,7 +25,7 @@ import torch
 
 from golden.sources import Sources
 
-FAMILIES = ("contrastive", "alignment", "fusion")
+FAMILIES = ("contrastive", "alignment", "fusion", "attention")
 
 
 def main() -> None:

@@ -76,9 +76,7 @@ SETS = [
     _masked("barlow_twins", functional.barlow_twins, loop.barlow_twins()),
 ]
 CORRELATIONS = [
-    _cca("cca_sum", loop.cca(ridge=0.1, power=1), form="pairs", objective="sum", ridge=0.1),
     _cca("cca", loop.cca(ridge=0.1, power=2), (2, 3, 2), form="pairs", ridge=0.1),
-    _cca("gcca", loop.gcca(ridge=0.1, components=2), (2, 3, 2), form="gcca", ridge=0.1),
     _cca("cca_ey", loop.eckart_young, (3, 3, 3), form="ey"),
 ]
 KERNELS = [
@@ -88,7 +86,6 @@ KERNELS = [
         loop.hsic(kernel="rbf", bandwidth=2.0),
         widths=(4, 3),
     ),
-    _masked("cka", functional.cka, loop.cka(), widths=(4, 3)),
     _masked(
         "cka_rbf",
         partial(functional.cka, kernel="rbf"),

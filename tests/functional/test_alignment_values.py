@@ -14,6 +14,7 @@ from datarax.functional import (
     VICRegTerms,
     alignment_loss,
     barlow_twins,
+    cca_loss,
     centroid_uniformity,
     cka,
     cross_modal_consistency,
@@ -59,12 +60,25 @@ VARIANTS = {
         loop.barlow_twins(ddof=1, pooled=True, weight=0.5),
         (3, 3),
     ),
+    "cca sum": (
+        lambda *views, where: cca_loss(
+            views, form="pairs", objective="sum", ridge=0.1, where=where
+        ),
+        loop.cca(ridge=0.1, power=1),
+        (3, 2, 3),
+    ),
+    "gcca": (
+        lambda *views, where: cca_loss(views, form="gcca", ridge=0.1, where=where),
+        loop.gcca(ridge=0.1, components=2),
+        (3, 2, 3),
+    ),
     "hsic": (hsic, loop.hsic(), (3, 2)),
     "hsic debiased": (
         partial(hsic, kernel="rbf", bandwidth=1, debiased=True),
         loop.hsic(kernel="rbf", bandwidth=1, debiased=True),
         (3, 2),
     ),
+    "cka": (cka, loop.cka(), (3, 2)),
     "cka debiased": (partial(cka, debiased=True), loop.cka(debiased=True), (3, 2)),
     "divergence": (
         lambda a, b, s, t, **keys: similarity_distillation(

@@ -7,6 +7,7 @@ import contrastive_cases
 import fusion_cases
 import image_cases
 import matching_cases
+import metric_cases
 import pair_cases
 import transport_cases
 import vector_cases
@@ -20,6 +21,7 @@ CASES = [
     *attention_cases.CASES,
     *alignment_cases.CASES,
     *transport_cases.CASES,
+    *metric_cases.CASES,
     *image_cases.CASES,
     *audio_cases.CASES,
 ]

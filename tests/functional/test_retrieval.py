@@ -1,6 +1,8 @@
 """Ranks against a loop, ties, duplicates, presence, and that n x m is never held."""
 
+import functools
 import inspect
+from itertools import permutations
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,16 @@ def scores_as_integers(n=23, m=23, seed=0):
     return [jnp.asarray(rng.integers(-2, 3, size=(size, 3)), jnp.float32) for size in (n, m)]
 
 
-def loop(queries, targets, query_ids, target_ids, queried, there, tie):
+def share_of_ties(ties, wrong, right):
+    """How many of the others with the score of the best positives come before the first of them."""
+    if ties == "lowest_index":
+        return sum(j < min(right) for j in wrong)
+    return {"optimistic": 0, "pessimistic": len(wrong), "expected": len(wrong) / (len(right) + 1)}[
+        ties
+    ]
+
+
+def loop(queries, targets, query_ids, target_ids, queried, there, ties):
     found, counted = np.zeros(len(queries)), np.zeros(len(queries), bool)
     for i in range(len(queries)):
         scores = {j: float(queries[i] @ targets[j]) for j in range(len(targets)) if there[j]}
@@ -26,22 +37,22 @@ def loop(queries, targets, query_ids, target_ids, queried, there, tie):
             continue
         counted[i] = True
         best = max(scores[j] for j in own)
-        others = [scores[j] for j in scores if j not in own]
-        found[i] = sum(s > best for s in others) + tie * sum(s == best for s in others)
+        others = [j for j in scores if j not in own]
+        wrong = [j for j in others if scores[j] == best]
+        right = [j for j in own if scores[j] == best]
+        found[i] = sum(scores[j] > best for j in others) + share_of_ties(ties, wrong, right)
     return found, counted
 
 
-@pytest.mark.parametrize(
-    ("ties", "tie"), [("optimistic", 0.0), ("expected", 0.5), ("pessimistic", 1.0)]
-)
-@pytest.mark.parametrize("block_size", [1, 7, 23, 256])
-def test_matches_the_loop(ties, tie, block_size):
+@pytest.mark.parametrize("ties", ["optimistic", "expected", "pessimistic", "lowest_index"])
+@pytest.mark.parametrize("block_size", [7, 256])
+def test_matches_the_loop(ties, block_size):
     queries, targets = scores_as_integers(n=23, m=31)
     rng = np.random.default_rng(1)
     query_ids, target_ids = rng.integers(0, 12, 23), rng.integers(0, 12, 31)
     queried, there = rng.random(23) < 0.8, rng.random(31) < 0.8
     expected, counted = loop(
-        np.asarray(queries), np.asarray(targets), query_ids, target_ids, queried, there, tie
+        np.asarray(queries), np.asarray(targets), query_ids, target_ids, queried, there, ties
     )
     got, mask = ranks(
         jnp.where(jnp.asarray(queried)[:, None], queries, jnp.nan),
@@ -53,7 +64,7 @@ def test_matches_the_loop(ties, tie, block_size):
         ties=ties,
         block_size=block_size,
     )
-    np.testing.assert_array_equal(got, expected)
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
     np.testing.assert_array_equal(mask, counted)
 
 
@@ -92,6 +103,72 @@ def test_equal_targets_tie_in_every_column_of_the_product():
     np.testing.assert_array_equal(found, 18)
 
 
+@functools.cache
+def orders(scores):
+    """Every order in which equal scores may come."""
+    best = sorted(scores, reverse=True)
+    every = permutations(range(len(scores)))
+    return [order for order in every if [scores[j] for j in order] == best]
+
+
+def measures_of(order, relevant):
+    """Of one order, by definition: recall, true recall, reciprocal rank, R-precision, mAP@R."""
+    hits = np.array([relevant[j] for j in order])
+    positives = [place for place, hit in enumerate(hits) if hit]
+    total = len(positives)
+    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+    first = positives[0]
+    return {
+        "mean_rank": first + 1,
+        "mrr": 1 / (first + 1),
+        "recall_at_1": first < 1,
+        "recall_at_2": first < 2,
+        "true_recall_at_1": hits[:1].sum() / total,
+        "true_recall_at_2": hits[:2].sum() / total,
+        "r_precision": hits[:total].sum() / total,
+        "map_at_r": (precision * hits)[:total].sum() / total,
+    }
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("ties", ["expected", "lowest_index", "optimistic", "pessimistic"])
+def test_measures_are_those_of_all_orders_of_equal_scores(seed, ties):
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, 3, (5, 6)).astype(np.float32)
+    ids = rng.integers(0, 2, 6)
+    asked = np.array([0, 1, 0, 1, 7])
+    measured = {}
+    for row, own in zip(scores[:4], asked[:4], strict=True):
+        relevant = (ids == own).tolist()
+        possible = orders(tuple(row.tolist()))
+        if ties == "lowest_index":
+            possible = [tuple(np.argsort(-row, kind="stable"))]
+        values = [measures_of(order, relevant) for order in possible]
+        pick = {"optimistic": max, "pessimistic": min}.get(ties, np.mean)
+        for name in values[0]:
+            chosen = pick if name != "mean_rank" or pick is np.mean else {max: min, min: max}[pick]
+            measured.setdefault(name, []).append(chosen([v[name] for v in values]))
+    found = jax.jit(
+        functools.partial(functional.retrieval_metrics, ks=(1, 2), ties=ties, block_size=2)
+    )(
+        jnp.asarray(scores),
+        jnp.eye(6),
+        query_ids=jnp.asarray(asked),
+        target_ids=jnp.asarray(ids),
+    )
+    for name, values in measured.items():
+        np.testing.assert_allclose(found[name], np.mean(values), rtol=1e-5, err_msg=name)
+
+
+def test_absent_targets_are_not_ranked_even_below_minus_infinity():
+    scores = jnp.asarray([[-jnp.inf, -jnp.inf, -jnp.inf]])
+    relevant, there = jnp.asarray([[False, True, False]]), jnp.asarray([False, True, True])
+    ranked = functional.ranked_relevance(scores, relevant, there=there)
+    assert ranked.relevance.tolist() == [[0.5, 0.5, 0.0]]
+    found = functional.contest(scores, relevant, there=there)
+    assert [int(x[0]) for x in found] == [0, 1, 1, 0, 1]
+
+
 def test_the_whole_matrix_is_never_held():
     n, size = 4096, 64
     x = jax.ShapeDtypeStruct((n, 8), jnp.float32)
@@ -107,6 +184,7 @@ def test_statistics_of_ranks():
     np.testing.assert_allclose(functional.mean_rank(found, where=where), 5)
     np.testing.assert_allclose(functional.median_rank(found, where=where), 4.5)
     np.testing.assert_allclose(functional.median_rank(found), 5)
+    np.testing.assert_allclose(functional.median_rank(found, where=where, floor=True), 4)
     np.testing.assert_allclose(
         functional.mean_reciprocal_rank(found, where=where), (1 + 1 / 4 + 1 / 10 + 1 / 5) / 4
     )
@@ -131,14 +209,18 @@ Q, I = jnp.ones((3, 2)), jnp.arange(3)
     [
         ({"targets": Q[:2]}, ValueError, "3 queries and 2 targets need positives or target_ids"),
         ({"targets": Q[:, :1]}, ValueError, "one width"),
-        ({"queries": I}, TypeError, "queries must be floating point, got int32"),
+        (
+            {"queries": jnp.ones((3, 2), int)},
+            TypeError,
+            "queries must be floating point, got int32",
+        ),
         ({"positives": I, "query_ids": I}, ValueError, "give positives or ids, got both"),
         ({"target_ids": I}, ValueError, "target_ids need query_ids"),
         ({"query_ids": I[:2]}, ValueError, r"query_ids must have shape \(3,\), got \(2,\)"),
         ({"positives": I * 1.0}, TypeError, "positives must be integers, got float32"),
         ({"query_presence": I}, TypeError, "query_presence must be boolean"),
         ({"target_presence": I[:2] > 0}, ValueError, r"target_presence must have shape \(3,\)"),
-        ({"ties": "random"}, ValueError, r"ties must be one of \['expected', 'optimistic'"),
+        ({"ties": "random"}, ValueError, r"ties must be one of \['expected', 'lowest"),
         ({"block_size": 0}, ValueError, "block_size must be positive, got 0"),
     ],
 )
@@ -151,3 +233,10 @@ def test_refuses(options, error, message):
 def test_recall_needs_a_positive_k():
     with pytest.raises(ValueError, match="k must be at least 1, got 0"):
         functional.recall_at_k(jnp.zeros(3), k=0)
+    found = functional.contest(jnp.eye(2), jnp.eye(2) > 0)
+    with pytest.raises(ValueError, match="k must be at least 1, got 0"):
+        functional.hit_probability(found, k=0)
+    with pytest.raises(ValueError, match="k must be at least 1, got 0"):
+        functional.true_recall_at_k(functional.ranked_relevance(jnp.eye(2), jnp.eye(2) > 0), k=0)
+    with pytest.raises(ValueError, match="ties must be one of"):
+        inspect.unwrap(functional.ranked_relevance)(jnp.eye(2), jnp.eye(2) > 0, ties="random")

@@ -29,6 +29,11 @@ from datarax.functional.bilinear import (
     signed_sqrt,
     tucker_product,
 )
+from datarax.functional.classification import (
+    class_embeddings,
+    logit_statistics,
+    zero_shot_accuracy,
+)
 from datarax.functional.color import (
     adjust_brightness,
     adjust_color,
@@ -85,18 +90,41 @@ from datarax.functional.multiplicative import multiplicative_interaction
 from datarax.functional.normalization import layer_norm
 from datarax.functional.pairs import average_over_pairs, mean_similarities
 from datarax.functional.procrustes import orthogonal_map, procrustes_residual, procrustes_transform
+from datarax.functional.rank_statistics import (
+    mean_rank,
+    mean_reciprocal_rank,
+    median_rank,
+    recall_at_k,
+)
+from datarax.functional.ranking import (
+    RankedRelevance,
+    average_precision_at_r,
+    r_precision,
+    ranked_relevance,
+    retrieval_metrics,
+    true_recall_at_k,
+)
 from datarax.functional.redundancy import VICRegTerms, barlow_twins, vicreg, vicreg_terms
 from datarax.functional.relational import (
     cross_modal_consistency,
     in_modal_consistency,
     similarity_matching,
 )
+from datarax.functional.representation import (
+    cca_correlation,
+    cknna,
+    distribution_gap,
+    effective_rank,
+    mutual_knn,
+)
 from datarax.functional.retrieval import (
-    mean_rank,
-    mean_reciprocal_rank,
-    median_rank,
+    Contest,
+    contest,
+    contests,
+    expected_reciprocal_rank,
+    hit_probability,
+    rank_of,
     ranks,
-    recall_at_k,
 )
 from datarax.functional.root_mean_square import rms_norm
 from datarax.functional.rotary import rotary_embedding
@@ -122,7 +150,9 @@ from datarax.functional.transport_sets import (
 )
 
 __all__ = [
+    "Contest",
     "GromovTransport",
+    "RankedRelevance",
     "Transport",
     "VICRegTerms",
     "adjust_brightness",
@@ -133,20 +163,29 @@ __all__ = [
     "alignment_loss",
     "attention_weighted_sum",
     "average_over_pairs",
+    "average_precision_at_r",
     "barlow_twins",
     "block_product",
+    "cca_correlation",
     "cca_loss",
     "centered_rows",
     "centroid_uniformity",
     "cka",
+    "cknna",
     "clamped_exp",
+    "class_embeddings",
     "co_attention",
+    "contest",
+    "contests",
     "cosine_alignment",
     "cosine_similarity",
     "crop",
     "cross_covariance",
     "cross_modal_consistency",
+    "distribution_gap",
     "dot_product_attention",
+    "effective_rank",
+    "expected_reciprocal_rank",
     "feature_modulation",
     "flip",
     "frame_mask",
@@ -156,6 +195,7 @@ __all__ = [
     "gromov_wasserstein",
     "hadamard_product",
     "has_positive",
+    "hit_probability",
     "hsic",
     "huber_alignment",
     "huber_penalty",
@@ -167,6 +207,7 @@ __all__ = [
     "late_interaction",
     "layer_norm",
     "log_mel_spectrogram",
+    "logit_statistics",
     "low_rank_tensor",
     "mask_spans",
     "mask_tokens",
@@ -187,6 +228,7 @@ __all__ = [
     "modality_gap",
     "multiplicative_interaction",
     "mutan_product",
+    "mutual_knn",
     "normalize",
     "nt_xent",
     "orthogonal_map",
@@ -203,12 +245,16 @@ __all__ = [
     "procrustes_transform",
     "product_of_experts",
     "query_text_mask",
+    "r_precision",
+    "rank_of",
+    "ranked_relevance",
     "ranks",
     "recall_at_k",
     "relational_angle",
     "relational_distance",
     "resize",
     "resized_crop",
+    "retrieval_metrics",
     "rms_norm",
     "rotary_embedding",
     "safe_l2_norm",
@@ -229,6 +275,7 @@ __all__ = [
     "transport_features",
     "triangle_area",
     "triplet",
+    "true_recall_at_k",
     "tucker_product",
     "unbalanced_sinkhorn",
     "uniformity",
@@ -236,4 +283,5 @@ __all__ = [
     "vicreg_terms",
     "volume_contrastive",
     "weighted_sum",
+    "zero_shot_accuracy",
 ]

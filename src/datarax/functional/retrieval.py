@@ -1,17 +1,163 @@
 """How far down its ranking a query finds what belongs to it, with ties counted honestly."""
 
-from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Num
+from jaxtyping import Array, Bool, Float, Int, Num
 
-from datarax.functional.checks import broadcast_mask, check_floating, check_mask, check_rank
-from datarax.functional.masking import masked_mean
-from datarax.functional.similarity import pairwise_dot_product
+from datarax.functional.checks import broadcast_mask
+from datarax.functional.relevance import in_blocks, matching
 
-Ties = Literal["expected", "optimistic", "pessimistic"]
+Ties = Literal["expected", "lowest_index", "optimistic", "pessimistic"]
+
+
+class Contest(NamedTuple):
+    """What stands between each query and its best positive.
+
+    Attributes:
+      above: how many other targets score higher than the best positive.
+      wrong, right: how many others, and how many positives, have exactly its score.
+      before: how many of `wrong` have a lower index than the first of `right`.
+      counted: which queries there are that have a positive; of others all is 0.
+    """
+
+    above: Int[Array, " n"]
+    wrong: Int[Array, " n"]
+    right: Int[Array, " n"]
+    before: Int[Array, " n"]
+    counted: Bool[Array, " n"]
+
+
+def contest(
+    scores: Num[Array, "n m"], relevant: Bool[Array, "n m"], *, there: Array | None = None
+) -> Contest:
+    """The contest of each query, from a matrix of scores.
+
+    Args:
+      scores: higher is better. A NaN is below all others.
+      relevant: which targets are positives of which query.
+      there: bool [m], the targets that there are; others are neither positives nor in the way.
+
+    Returns:
+      A `Contest`, from which ranks and probabilities follow.
+
+    Raises:
+      TypeError: if `there` is not boolean.
+      ValueError: if `there` does not fit.
+
+    Example:
+      >>> found = contest(jnp.array([[2.0, 2.0, 3.0]]), jnp.array([[False, True, False]]))
+      >>> [int(x[0]) for x in found]
+      [1, 1, 1, 1, 1]
+    """
+    present = broadcast_mask(there, shape=scores.shape[1:], name="there")[None, :]
+    scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)
+    own, other = relevant & present, ~relevant & present
+    best = jnp.max(scores, axis=1, where=own, initial=-jnp.inf)[:, None]
+    counted = jnp.any(own, axis=1)
+    level = scores == best
+    behind = jnp.cumsum(level & own, axis=1, dtype=jnp.int32) > 0
+    sums = (
+        jnp.sum(jnp.where(counted[:, None], chosen, False), axis=1, dtype=jnp.int32)
+        for chosen in (other & (scores > best), other & level, own & level, other & level & ~behind)
+    )
+    return Contest(*sums, counted)
+
+
+def contests(
+    queries: Num[Array, "n d"],
+    targets: Num[Array, "m e"],
+    *,
+    positives: Array | None = None,
+    query_ids: Array | None = None,
+    target_ids: Array | None = None,
+    query_presence: Array | None = None,
+    target_presence: Array | None = None,
+    block_size: int = 256,
+) -> Contest:
+    """`contest` of the dot products of embeddings, a block of queries at a time.
+
+    Args:
+      queries, targets: as in `ranks`, and so are the other arguments.
+
+    Returns:
+      A `Contest`.
+
+    Raises:
+      TypeError: as `ranks`.
+      ValueError: as `ranks`.
+
+    Example:
+      >>> contests(jnp.eye(2), jnp.ones((2, 2))).wrong.tolist()
+      [1, 1]
+    """
+    pairs = matching(
+        queries,
+        targets,
+        positives=positives,
+        query_ids=query_ids,
+        target_ids=target_ids,
+        query_presence=query_presence,
+        target_presence=target_presence,
+    )
+    found = Contest(
+        *in_blocks(
+            lambda scores, relevant, there: tuple(contest(scores, relevant, there=there)),
+            pairs,
+            block_size=block_size,
+        )
+    )
+    return found._replace(counted=found.counted & pairs.asked)
+
+
+def check_ties(ties: str) -> None:
+    """Raise unless it is a way to count ties.
+
+    Raises:
+      ValueError: listing the choices.
+
+    Example:
+      >>> check_ties("expected")
+    """
+    if ties not in get_args(Ties):
+        raise ValueError(f"ties must be one of {list(get_args(Ties))}, got {ties!r}")
+
+
+def rank_of(contest: Contest, *, ties: Ties = "expected") -> Float[Array, " n"]:
+    r"""The 0-based rank of each query's best positive among the targets that are not positives.
+
+    With `a` others above, and `w` others and `r` positives level with it: $a + w / (r + 1)$ if ties
+    are `"expected"`, the exact mean over all orders of equal scores; $a$ if `"optimistic"`; $a + w$
+    if `"pessimistic"`; $a$ plus those of a lower index if `"lowest_index"` (a stable sort, as
+    open_clip's).
+
+    Args:
+      contest: from `contest` or `contests`.
+      ties: as above. A model that gives all targets one score has the expected rank of chance, and
+        the optimistic rank of a perfect model.
+
+    Returns:
+      Ranks [n], float32 (float64 under `jax.enable_x64`) in [0, m); 0 where not counted.
+
+    Raises:
+      ValueError: if the choice is unknown.
+
+    Example:
+      >>> tied = contest(jnp.ones((1, 4)), jnp.array([[False, True, False, True]]))
+      >>> [float(rank_of(tied, ties=t)[0]) for t in ("expected", "lowest_index", "pessimistic")]
+      [0.6666666865348816, 1.0, 2.0]
+    """
+    check_ties(ties)
+    above, wrong, right, before, counted = contest
+    dtype = jax.dtypes.canonicalize_dtype(float)
+    share = {
+        "expected": wrong.astype(dtype) / (right + 1).astype(dtype),
+        "lowest_index": before.astype(dtype),
+        "optimistic": jnp.zeros(wrong.shape, dtype),
+        "pessimistic": wrong.astype(dtype),
+    }[ties]
+    return jnp.where(counted, above.astype(dtype) + share, 0)
 
 
 def ranks(
@@ -26,13 +172,10 @@ def ranks(
     ties: Ties = "expected",
     block_size: int = 256,
 ) -> tuple[Float[Array, " n"], Bool[Array, " n"]]:
-    r"""0-based rank of each query's best positive among the targets that are not its positives:
+    r"""0-based rank of each query's best positive among the targets that are not its positives,
 
-    $r_i = |\{j \notin P_i : s_{ij} > s_i^*\}| + \tau\,|\{j \notin P_i : s_{ij} = s_i^*\}|$ with
-    $s_{ij} = q_i \cdot t_j$ and $s_i^* = \max_{p \in P_i} s_{ip}$.
-
-    Several positives share credit: the best-ranked one counts (any-hit), the others neither help
-    nor stand in its way.
+    by the dot products of embeddings. Several positives share credit: the best-ranked one counts
+    (any-hit), the others neither help nor stand in its way.
 
     Args:
       queries, targets: embeddings of one width. Not normalised here.
@@ -42,9 +185,7 @@ def ranks(
         `i` is the positive of query `i`.
       query_presence, target_presence: bool [n] and [m]. An absent target is neither positive nor
         competitor; absent rows may hold NaN.
-      ties: the factor tau: `"optimistic"` 0, `"pessimistic"` 1, `"expected"` 1/2, the mean over
-        random orders of one positive. A model that gives all targets one score has the expected
-        rank of chance, and the optimistic rank of a perfect model.
+      ties: see `rank_of`.
       block_size: the number of queries whose scores are held at a time.
 
     Returns:
@@ -60,141 +201,82 @@ def ranks(
       >>> found.tolist(), counted.tolist()
       ([1.5, 1.5, 0.0], [True, True, True])
     """
-    check_floating(queries=queries, targets=targets)
-    check_rank(2, axes="[n, d]", queries=queries, targets=targets)
-    if ties not in get_args(Ties):
-        raise ValueError(f"ties must be one of {list(get_args(Ties))}, got {ties!r}")
-    if block_size < 1:
-        raise ValueError(f"block_size must be positive, got {block_size}")
-    n, m = queries.shape[0], targets.shape[0]
-    query_ids, target_ids = _ids(
-        n, m, positives=positives, query_ids=query_ids, target_ids=target_ids
+    check_ties(ties)
+    found = contests(
+        queries,
+        targets,
+        positives=positives,
+        query_ids=query_ids,
+        target_ids=target_ids,
+        query_presence=query_presence,
+        target_presence=target_presence,
+        block_size=block_size,
     )
-    asked = _presence(query_presence, n, name="query_presence")
-    there = _presence(target_presence, m, name="target_presence")
-    queries = jnp.where(asked[:, None], queries, 0)
-    targets = jnp.where(there[:, None], targets, 0)
-    weight = {"optimistic": 0.0, "expected": 0.5, "pessimistic": 1.0}[ties]
-
-    def block(rows: tuple[Array, Array]) -> tuple[Array, Array]:
-        scores = pairwise_dot_product(rows[0], targets)
-        # A NaN would compare as False everywhere and make its query look perfect.
-        scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)
-        own = (rows[1][:, None] == target_ids[None, :]) & there[None, :]
-        best = jnp.max(scores, axis=1, where=own, initial=-jnp.inf)[:, None]
-        other = ~own & there[None, :]
-        above = jnp.sum(other & (scores > best), axis=1, dtype=jnp.float32)
-        level = jnp.sum(other & (scores == best), axis=1, dtype=jnp.float32)
-        return above + weight * level, jnp.any(own, axis=1)
-
-    found, matched = _in_blocks(block, queries, query_ids, size=min(block_size, max(n, 1)))
-    counted = matched & asked
-    return jnp.where(counted, found, 0), counted
+    return rank_of(found, ties=ties), found.counted
 
 
-def recall_at_k(
-    ranks: Float[Array, " n"], *, k: int, where: Array | None = None
-) -> Float[Array, ""]:
-    """Share of the counted queries whose 0-based rank is below `k` (any-hit for many positives).
+def hit_probability(contest: Contest, *, k: int) -> Float[Array, " n"]:
+    r"""The probability that a positive is among the first `k` if equal scores are in random order:
+
+    $1 - \binom{w}{s} / \binom{w + r}{s}$ for the $s = k - a$ places left after the `a` above.
 
     Args:
-      ranks: from `ranks`.
+      contest: from `contest` or `contests`.
       k: how many results are looked at, at least 1.
-      where: bool [n], the queries that count: the second result of `ranks`.
 
     Returns:
-      A scalar in [0, 1]; 0 if no query counts.
+      [n], float32 (float64 under `jax.enable_x64`), in [0, 1]; 0 where not counted. Its mean over
+      the counted is the expected any-hit recall.
 
     Raises:
       ValueError: if `k < 1`.
 
     Example:
-      >>> recall_at_k(jnp.array([0.0, 3.0]), k=1)
-      Array(0.5, dtype=float32)
+      >>> tied = contest(jnp.ones((1, 4)), jnp.array([[False, True, False, True]]))
+      >>> hit_probability(tied, k=2).round(4).tolist()
+      [0.833299994468689]
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
-    return masked_mean((ranks < k).astype(jnp.float32), where=where)
+    dtype = jax.dtypes.canonicalize_dtype(float)
+    above, wrong, right = (x.astype(dtype) for x in contest[:3])
+
+    def place(i: Array, miss: Array) -> Array:
+        at = i.astype(dtype)
+        share = jnp.maximum(wrong - at, 0) / jnp.maximum(wrong + right - at, 1)
+        return jnp.where(at < k - above, miss * share, miss)
+
+    miss = jax.lax.fori_loop(jnp.int32(0), jnp.int32(k), place, jnp.ones(above.shape, dtype))
+    return jnp.where(contest.counted, 1 - miss, 0)
 
 
-def mean_rank(ranks: Float[Array, " n"], *, where: Array | None = None) -> Float[Array, ""]:
-    """Mean 1-based rank of the counted queries; 0 if none counts.
+def expected_reciprocal_rank(contest: Contest) -> Float[Array, " n"]:
+    r"""The mean of $1 / (\text{rank} + 1)$ over all orders of equal scores, of the first positive.
 
-    Example:
-      >>> mean_rank(jnp.array([0.0, 3.0]))
-      Array(2.5, dtype=float32)
-    """
-    return jnp.where(_any(ranks, where), masked_mean(ranks, where=where) + 1, 0)
+    Not the same as the reciprocal of the expected rank, which is smaller.
 
+    Args:
+      contest: from `contest` or `contests`.
 
-def median_rank(ranks: Float[Array, " n"], *, where: Array | None = None) -> Float[Array, ""]:
-    """Median 1-based rank of the counted queries; 0 if none counts.
-
-    Of an even number it is the mean of the middle two (open_clip rounds it down).
-
-    Example:
-      >>> median_rank(jnp.array([0.0, 3.0, 9.0]))
-      Array(4., dtype=float32)
-    """
-    keep = broadcast_mask(where, shape=ranks.shape, name="where")
-    ordered = jnp.sort(jnp.where(keep, ranks, jnp.inf))
-    count = jnp.sum(keep)
-    middle = jnp.stack([jnp.maximum(count - 1, 0) // 2, count // 2])
-    return jnp.where(count > 0, jnp.mean(ordered[middle]) + 1, 0)
-
-
-def mean_reciprocal_rank(
-    ranks: Float[Array, " n"], *, where: Array | None = None
-) -> Float[Array, ""]:
-    r"""Mean of $1 / (r + 1)$ over the counted queries, in [0, 1]; 0 if none counts.
+    Returns:
+      [n], float32 (float64 under `jax.enable_x64`), in [0, 1]; 0 where not counted.
 
     Example:
-      >>> mean_reciprocal_rank(jnp.array([0.0, 3.0]))
-      Array(0.625, dtype=float32)
+      >>> tied = contest(jnp.ones((1, 2)), jnp.array([[False, True]]))
+      >>> expected_reciprocal_rank(tied).tolist()
+      [0.75]
     """
-    return masked_mean(1 / (ranks + 1), where=where)
+    dtype = jax.dtypes.canonicalize_dtype(float)
+    above, wrong, right = (x.astype(dtype) for x in contest[:3])
 
+    def place(i: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        total, miss = state
+        at = i.astype(dtype)
+        left = jnp.maximum(wrong + right - at, 1)
+        total = total + miss * right / left / (above + at + 1)
+        return total, miss * jnp.maximum(wrong - at, 0) / left
 
-def _in_blocks(block: Callable, queries: Array, ids: Array, *, size: int) -> tuple[Array, Array]:
-    """`block` over rows, `size` at a time; the last block is filled with zeros and cut again."""
-    n = queries.shape[0]
-    count = -(-n // size)
-    fill = count * size - n
-    rows = jnp.pad(queries, ((0, fill), (0, 0))).reshape(count, size, -1)
-    labels = jnp.pad(ids, (0, fill)).reshape(count, size)
-    found, matched = jax.lax.map(block, (rows, labels))
-    return found.reshape(-1)[:n], matched.reshape(-1)[:n]
-
-
-def _ids(
-    n: int, m: int, *, positives: Array | None, query_ids: Array | None, target_ids: Array | None
-) -> tuple[Array, Array]:
-    if positives is not None and (query_ids is not None or target_ids is not None):
-        raise ValueError("give positives or ids, got both")
-    if positives is not None:
-        query_ids, target_ids = positives, jnp.arange(m, dtype=positives.dtype)
-    if query_ids is None:
-        if target_ids is not None:
-            raise ValueError("target_ids need query_ids, got None")
-        query_ids = jnp.arange(n)
-    if target_ids is None:
-        if n != m:
-            raise ValueError(f"{n} queries and {m} targets need positives or target_ids, got None")
-        target_ids = query_ids
-    name = "query_ids" if positives is None else "positives"
-    for key, ids, size in ((name, query_ids, n), ("target_ids", target_ids, m)):
-        if not jnp.issubdtype(ids.dtype, jnp.integer):
-            raise TypeError(f"{key} must be integers, got {ids.dtype}")
-        if ids.shape != (size,):
-            raise ValueError(f"{key} must have shape {(size,)}, got {ids.shape}")
-    return query_ids, target_ids
-
-
-def _presence(mask: Array | None, size: int, *, name: str) -> Array:
-    if mask is not None:
-        check_mask(mask, shape=(size,), name=name)
-    return broadcast_mask(mask, shape=(size,), name=name)
-
-
-def _any(ranks: Array, where: Array | None) -> Array:
-    return jnp.any(broadcast_mask(where, shape=ranks.shape, name="where"))
+    most = jnp.max(contest.wrong, initial=0) + 1
+    start = (jnp.zeros(above.shape, dtype), jnp.ones(above.shape, dtype))
+    total, _ = jax.lax.fori_loop(jnp.int32(0), most, place, start)
+    return jnp.where(contest.counted, total, 0)

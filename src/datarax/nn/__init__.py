@@ -17,6 +17,7 @@ from datarax.nn.gating import FiLMFusion, SigmoidGateFusion
 from datarax.nn.latent import LatentFusion
 from datarax.nn.linear import Linear
 from datarax.nn.matching import MatchingHead
+from datarax.nn.metrics import EmbeddingGeometry, GalleryRetrieval, RetrievalBuffer
 from datarax.nn.multiplicative import MultiplicativeFusion
 from datarax.nn.normalization import LayerNorm, RMSNorm
 from datarax.nn.pooling import AttentionPool
@@ -36,11 +37,13 @@ __all__ = [
     "CoAttention",
     "ConcatFusion",
     "CrossAttention",
+    "EmbeddingGeometry",
     "EmbeddingQueue",
     "ExpertsFusion",
     "FactorizedBilinearFusion",
     "FeedForward",
     "FiLMFusion",
+    "GalleryRetrieval",
     "GatedCrossAttention",
     "GatedFusion",
     "LatentFusion",
@@ -54,6 +57,7 @@ __all__ = [
     "ProjectionHead",
     "QFormerBlock",
     "RMSNorm",
+    "RetrievalBuffer",
     "SigmoidGateFusion",
     "SumFusion",
     "TensorFusion",

@@ -1,6 +1,12 @@
-"""How well queries find their targets, with ties and equal content counted honestly."""
+"""How well queries find their targets in the report: one direction, as plain numbers."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+
+from datarax.functional.retrieval import contest, hit_probability, rank_of
+
+PLACES = (1, 5, 10)
 
 
 def relevant_targets(query_groups: np.ndarray, target_groups: np.ndarray) -> np.ndarray:
@@ -13,56 +19,19 @@ def relevant_targets(query_groups: np.ndarray, target_groups: np.ndarray) -> np.
     return same_query | (target_groups[:, None] == target_groups[None, :])
 
 
-def _contest(scores: np.ndarray, relevant: np.ndarray) -> tuple[np.ndarray, ...]:
-    """For each query: wrong targets above its best right one, wrong ones and right ones beside."""
-    best = np.max(np.where(relevant, scores, -np.inf), axis=1, keepdims=True)
-    above = ((scores > best) & ~relevant).sum(axis=1)
-    level = scores == best
-    return above, (level & ~relevant).sum(axis=1), (level & relevant).sum(axis=1)
+def retrieval_metrics(scores: np.ndarray, relevant: np.ndarray) -> dict[str, float]:
+    """Means over the queries: recall at 1, 5 and 10, mean reciprocal rank, mean and median rank.
 
-
-def expected_ranks(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
-    """The rank, from 1, of the first right target; equal scores in random order: float [n].
-
-    $1 + a + w / (r + 1)$ with `a` wrong targets above, and `w` wrong and `r` right ones that tie.
+    Equal scores count as the mean over their orders (`functional.retrieval`), in the precision of
+    the scores. The reciprocal is taken of the expected rank.
 
     Args:
       scores: [n, m], higher is better.
       relevant: bool [n, m], at least one True in each row.
     """
-    above, wrong, right = _contest(scores, relevant)
-    return 1 + above + wrong / (right + 1)
-
-
-def recall_at(scores: np.ndarray, relevant: np.ndarray, *, k: int) -> np.ndarray:
-    r"""The probability that a right target is among the first `k`: float [n] in [0, 1].
-
-    Equal scores are in random order: $1 - \binom{w}{s} / \binom{w + r}{s}$ for the $s = k - a$
-    places that are left after the `a` wrong targets above.
-
-    Args:
-      scores, relevant: as in `expected_ranks`.
-      k: how many places, at least 1.
-    """
-    above, wrong, right = _contest(scores, relevant)
-    miss = np.ones(len(scores))
-    for place in range(k):
-        share = np.maximum(wrong - place, 0) / np.maximum(wrong + right - place, 1)
-        miss = np.where(place < k - above, miss * share, miss)
-    return 1 - miss
-
-
-def retrieval_metrics(scores: np.ndarray, relevant: np.ndarray) -> dict[str, float]:
-    """Means over the queries: recall at 1, 5 and 10, mean reciprocal rank, mean and median rank.
-
-    The reciprocal is taken of the expected rank where scores tie.
-
-    Args:
-      scores, relevant: as in `expected_ranks`.
-    """
-    ranks = expected_ranks(scores, relevant)
+    ranks, hits = _judged(scores, relevant)
     return {
-        **recalls(scores, relevant),
+        **_means(hits),
         "median_rank": float(np.median(ranks)),
         "mean_rank": float(ranks.mean()),
         "mrr": float((1 / ranks).mean()),
@@ -70,10 +39,27 @@ def retrieval_metrics(scores: np.ndarray, relevant: np.ndarray) -> dict[str, flo
 
 
 def recalls(scores: np.ndarray, relevant: np.ndarray) -> dict[str, float]:
-    """Recall at 1, 5 and 10."""
-    return {f"recall_at_{k}": float(recall_at(scores, relevant, k=k).mean()) for k in (1, 5, 10)}
+    """Recall at 1, 5 and 10: of any target that answers, equal scores in random order."""
+    return _means(_judged(scores, relevant)[1])
 
 
 def chance_recalls(relevant: np.ndarray) -> dict[str, float]:
     """Recall at 1, 5 and 10 of targets in random order."""
     return recalls(np.zeros(relevant.shape), relevant)
+
+
+def _judged(scores: np.ndarray, relevant: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The ranks, from 1, and whether each of `PLACES` is enough, in float64."""
+    with jax.enable_x64(True):
+        ranks, hits = _judge(jnp.asarray(scores), jnp.asarray(relevant))
+        return 1 + np.asarray(ranks), [np.asarray(hit) for hit in hits]
+
+
+@jax.jit
+def _judge(scores: jax.Array, relevant: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
+    found = contest(scores, relevant)
+    return rank_of(found), [hit_probability(found, k=k) for k in PLACES]
+
+
+def _means(hits: list[np.ndarray]) -> dict[str, float]:
+    return {f"recall_at_{k}": float(hit.mean()) for k, hit in zip(PLACES, hits, strict=True)}

@@ -1,0 +1,265 @@
+"""Measures of the whole ranking of a query with several positives, with ties counted honestly."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Num
+
+from datarax.functional.checks import accumulation_dtype, broadcast_mask
+from datarax.functional.masking import masked_mean
+from datarax.functional.rank_statistics import (
+    mean_rank,
+    mean_reciprocal_rank,
+    median_rank,
+    recall_at_k,
+)
+from datarax.functional.relevance import in_blocks, matching
+from datarax.functional.retrieval import (
+    Contest,
+    Ties,
+    check_ties,
+    contest,
+    expected_reciprocal_rank,
+    hit_probability,
+    rank_of,
+)
+
+
+class RankedRelevance(NamedTuple):
+    """The ranking of each query, best first.
+
+    Attributes:
+      relevance: [n, m], how much of a positive is at each place: 0 or 1, and the probability that
+        it is one where ties are `"expected"`.
+      precision: [n, m], the precision up to the place where a positive is there, 0 elsewhere; its
+        expectation where ties are `"expected"`.
+      total: [n], how many positives each query has.
+    """
+
+    relevance: Float[Array, "n m"]
+    precision: Float[Array, "n m"]
+    total: Int[Array, " n"]
+
+
+def ranked_relevance(
+    scores: Num[Array, "n m"],
+    relevant: Bool[Array, "n m"],
+    *,
+    there: Array | None = None,
+    ties: Ties = "expected",
+) -> RankedRelevance:
+    r"""Which places of each query's ranking hold a positive.
+
+    Of a group of `T` equal scores with `R` positives, `A` of them ranked before the group, a place
+    `k` (from 1) after `p` others of its group holds a positive with probability $R / T$ in a random
+    order, and then has the expected precision $(A + 1 + p (R - 1) / (T - 1)) / k$.
+
+    Args:
+      scores: higher is better. A NaN is below all others.
+      relevant: which targets are positives of which query.
+      there: bool [m], the targets that there are; others come last and are no positives.
+      ties: `"expected"` as above; `"lowest_index"` a stable sort; `"optimistic"` positives first;
+        `"pessimistic"` positives last.
+
+    Returns:
+      A `RankedRelevance`, from which recall and average precision follow.
+
+    Raises:
+      TypeError: if `there` is not boolean.
+      ValueError: if `there` does not fit, or the choice is unknown.
+
+    Example:
+      >>> found = ranked_relevance(jnp.array([[1.0, 2.0, 1.0]]), jnp.array([[True, False, False]]))
+      >>> found.relevance.tolist()
+      [[0.0, 0.5, 0.5]]
+    """
+    check_ties(ties)
+    present = broadcast_mask(there, shape=scores.shape[1:], name="there")[None, :]
+    own = relevant & present
+    scores = jnp.where(jnp.isnan(scores) | ~present, -jnp.inf, scores)
+    second = jnp.zeros(own.shape, jnp.int32)
+    if ties in ("optimistic", "pessimistic"):
+        second = jnp.where(own, 0, 1) if ties == "optimistic" else jnp.where(own, 1, 0)
+    order = jnp.lexsort((second, -scores, jnp.broadcast_to(~present, own.shape)), axis=-1)
+    placed = jnp.take_along_axis(own, order, axis=1)
+    hits, relevance = _expected(
+        jnp.take_along_axis(scores, order, axis=1),
+        placed,
+        jnp.take_along_axis(jnp.broadcast_to(present, own.shape), order, axis=1),
+    )
+    dtype = accumulation_dtype(scores)
+    if ties != "expected":
+        relevance = placed.astype(dtype)
+        hits = jnp.cumsum(relevance, axis=1)
+    places = jnp.arange(1, scores.shape[1] + 1, dtype=dtype)[None, :]
+    total = jnp.sum(own, axis=1, dtype=jnp.int32)
+    return RankedRelevance(relevance, relevance * hits / places, total)
+
+
+def true_recall_at_k(ranked: RankedRelevance, *, k: int) -> Float[Array, " n"]:
+    """The share of each query's positives that is among the first `k` results.
+
+    Args:
+      ranked: from `ranked_relevance`.
+      k: how many results are looked at, at least 1.
+
+    Returns:
+      [n], at least float32, in [0, 1]; 0 without positives. With more than `k` positives it cannot
+      be 1: `recall_at_k` asks for one of them only.
+
+    Raises:
+      ValueError: if `k < 1`.
+
+    Example:
+      >>> scores, relevant = jnp.array([[3.0, 2.0, 1.0]]), jnp.array([[True, False, True]])
+      >>> true_recall_at_k(ranked_relevance(scores, relevant), k=2).tolist()
+      [0.5]
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    return _share(jnp.sum(ranked.relevance[:, :k], axis=1), ranked.total)
+
+
+def r_precision(ranked: RankedRelevance) -> Float[Array, " n"]:
+    """The share of positives among the first `R` results of a query with `R` positives.
+
+    Args:
+      ranked: from `ranked_relevance`.
+
+    Returns:
+      [n], at least float32, in [0, 1]; 0 without positives.
+
+    Example:
+      >>> scores, relevant = jnp.array([[3.0, 2.0, 1.0]]), jnp.array([[True, False, True]])
+      >>> r_precision(ranked_relevance(scores, relevant)).tolist()
+      [0.5]
+    """
+    return _share(jnp.sum(_first_r(ranked, ranked.relevance), axis=1), ranked.total)
+
+
+def average_precision_at_r(ranked: RankedRelevance) -> Float[Array, " n"]:
+    r"""$\frac1R \sum_{k=1}^{R} P(k)\, rel(k)$ of a query with `R` positives: its mean is mAP@R.
+
+    Args:
+      ranked: from `ranked_relevance`.
+
+    Returns:
+      [n], at least float32, in [0, 1]; 0 without positives.
+
+    Reference: Musgrave et al., 2020, arXiv:2003.08505, equation 2.
+
+    Example:
+      >>> scores, relevant = jnp.array([[3.0, 2.0, 1.0]]), jnp.array([[True, False, True]])
+      >>> average_precision_at_r(ranked_relevance(scores, relevant)).tolist()
+      [0.5]
+    """
+    return _share(jnp.sum(_first_r(ranked, ranked.precision), axis=1), ranked.total)
+
+
+def retrieval_metrics(
+    queries: Num[Array, "n d"],
+    targets: Num[Array, "m e"],
+    *,
+    positives: Array | None = None,
+    query_ids: Array | None = None,
+    target_ids: Array | None = None,
+    query_presence: Array | None = None,
+    target_presence: Array | None = None,
+    ks: Sequence[int] = (1, 5, 10),
+    ties: Ties = "expected",
+    block_size: int = 256,
+) -> dict[str, Float[Array, ""]]:
+    """Every measure of one direction of retrieval, the mean over the queries that count.
+
+    `recall_at_k` (any-hit: one positive among the first `k`) and `true_recall_at_k` (the share of
+    all positives) for each of `ks`, `mean_rank`, `median_rank` (from 1, of the best positive, the
+    other positives left out), `mrr`, `r_precision` and `map_at_r`. With one positive a query the
+    two recalls are equal.
+
+    Args:
+      queries, targets, positives, query_ids, target_ids, query_presence, target_presence,
+        block_size: as in `functional.ranks`.
+      ks: how many results are looked at, each at least 1.
+      ties: `"expected"` gives the exact means over all orders of equal scores (of the rank and of
+        its reciprocal each by itself); others as in `rank_of` and `ranked_relevance`.
+
+    Returns:
+      Scalars by name; all 0 if no query counts.
+
+    Raises:
+      TypeError: as `functional.ranks`.
+      ValueError: as `functional.ranks`, or if one of `ks` is not positive.
+
+    Example:
+      >>> found = retrieval_metrics(jnp.eye(3), jnp.eye(3), ks=[1])
+      >>> float(found["recall_at_1"]), float(found["mean_rank"])
+      (1.0, 1.0)
+    """
+    pairs = matching(
+        queries,
+        targets,
+        positives=positives,
+        query_ids=query_ids,
+        target_ids=target_ids,
+        query_presence=query_presence,
+        target_presence=target_presence,
+    )
+
+    def judge(scores: Array, relevant: Array, there: Array) -> tuple:
+        ranked = ranked_relevance(scores, relevant, there=there, ties=ties)
+        shares = [true_recall_at_k(ranked, k=k) for k in ks]
+        whole = [*shares, r_precision(ranked), average_precision_at_r(ranked)]
+        return *contest(scores, relevant, there=there), *whole
+
+    found = in_blocks(judge, pairs, block_size=block_size)
+    first = Contest(*found[:5])
+    counted = first.counted & pairs.asked
+    names = [*(f"true_recall_at_{k}" for k in ks), "r_precision", "map_at_r"]
+    of_first = _of_first(first._replace(counted=counted), ks=ks, ties=ties)
+    whole = {name: masked_mean(x, where=counted) for name, x in zip(names, found[5:], strict=True)}
+    return of_first | whole
+
+
+def _of_first(found: Contest, *, ks: Sequence[int], ties: Ties) -> dict[str, Array]:
+    where = found.counted
+    ranks = rank_of(found, ties=ties)
+    if ties == "expected":
+        recalls = [masked_mean(hit_probability(found, k=k), where=where) for k in ks]
+        reciprocal = masked_mean(expected_reciprocal_rank(found), where=where)
+    else:
+        recalls = [recall_at_k(ranks, k=k, where=where) for k in ks]
+        reciprocal = mean_reciprocal_rank(ranks, where=where)
+    return dict(zip((f"recall_at_{k}" for k in ks), recalls, strict=True)) | {
+        "mean_rank": mean_rank(ranks, where=where),
+        "median_rank": median_rank(ranks, where=where),
+        "mrr": reciprocal,
+    }
+
+
+def _expected(scores: Array, placed: Array, present: Array) -> tuple[Array, Array]:
+    """For each place the positives up to it if it holds one, and whether it does: expectations."""
+    dtype = accumulation_dtype(scores)
+    m = scores.shape[1]
+    place = jnp.broadcast_to(jnp.arange(m, dtype=jnp.int32), scores.shape)
+    alike = (scores[:, 1:] == scores[:, :-1]) & (present[:, 1:] == present[:, :-1])
+    starts = jnp.pad(~alike, ((0, 0), (1, 0)), constant_values=True)[:, :m]
+    first = jax.lax.cummax(jnp.where(starts, place, 0), axis=1)
+    following = jnp.pad(jnp.where(starts, place, m)[:, 1:], ((0, 0), (0, 1)), constant_values=m)
+    end = jax.lax.cummin(following[:, :m], axis=1, reverse=True)
+    counts = jnp.pad(jnp.cumsum(placed, axis=1, dtype=jnp.int32), ((0, 0), (1, 0)))
+    before = jnp.take_along_axis(counts, first, axis=1)
+    positives = (jnp.take_along_axis(counts, end, axis=1) - before).astype(dtype)
+    size = (end - first).astype(dtype)
+    others = (place - first).astype(dtype) * (positives - 1) / jnp.maximum(size - 1, 1)
+    return before.astype(dtype) + 1 + others, positives / size
+
+
+def _first_r(ranked: RankedRelevance, values: Array) -> Array:
+    place = jnp.arange(values.shape[1], dtype=jnp.int32)
+    return jnp.where(place[None, :] < ranked.total[:, None], values, 0)
+
+
+def _share(found: Array, total: Array) -> Array:
+    return found / jnp.maximum(total, 1).astype(found.dtype)

@@ -1,0 +1,129 @@
+"""Which target answers which query: ids, presence, and blocks of queries."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from datarax.functional.checks import broadcast_mask, check_floating, check_mask, check_rank
+from datarax.functional.similarity import pairwise_dot_product
+
+
+class Matching(NamedTuple):
+    """Queries and targets, zeros where absent, their ids, and which of them there are."""
+
+    queries: Array
+    targets: Array
+    query_ids: Array
+    target_ids: Array
+    asked: Array
+    there: Array
+
+
+def matching(
+    queries: Array,
+    targets: Array,
+    *,
+    positives: Array | None,
+    query_ids: Array | None,
+    target_ids: Array | None,
+    query_presence: Array | None,
+    target_presence: Array | None,
+) -> Matching:
+    """Checked and cleaned; see `functional.ranks` for the arguments.
+
+    Raises:
+      TypeError: if embeddings are not floating point, ids not integers or masks not boolean.
+      ValueError: if shapes do not fit, or ids are missing or given twice.
+
+    Example:
+      >>> x = jnp.eye(2)
+      >>> options = dict.fromkeys(("positives", "query_ids", "target_ids"))
+      >>> options |= dict.fromkeys(("query_presence", "target_presence"))
+      >>> matching(x, x, **options).target_ids.tolist()
+      [0, 1]
+    """
+    check_floating(queries=queries, targets=targets)
+    check_rank(2, axes="[n, d]", queries=queries, targets=targets)
+    n, m = queries.shape[0], targets.shape[0]
+    query_ids, target_ids = _ids(
+        n, m, positives=positives, query_ids=query_ids, target_ids=target_ids
+    )
+    asked = _presence(query_presence, n, name="query_presence")
+    there = _presence(target_presence, m, name="target_presence")
+    return Matching(
+        jnp.where(asked[:, None], queries, 0),
+        jnp.where(there[:, None], targets, 0),
+        query_ids,
+        target_ids,
+        asked,
+        there,
+    )
+
+
+def in_blocks(
+    judge: Callable[[Array, Array, Array], tuple], pairs: Matching, *, block_size: int
+) -> tuple:
+    """`judge(scores, relevant, there)` for blocks of queries, its results joined along rows.
+
+    A score of NaN is given to `judge` as -inf: it would compare as False everywhere and make its
+    query look perfect.
+
+    Raises:
+      ValueError: if `block_size` is not positive.
+
+    Example:
+      >>> x, ids, all_there = jnp.eye(3), jnp.arange(3), jnp.ones(3, bool)
+      >>> pairs = Matching(x, x, ids, ids, all_there, all_there)
+      >>> in_blocks(lambda scores, own, there: (scores.max(axis=1),), pairs, block_size=2)[0]
+      Array([1., 1., 1.], dtype=float32)
+    """
+    if block_size < 1:
+        raise ValueError(f"block_size must be positive, got {block_size}")
+    n = len(pairs.queries)
+    size = min(block_size, max(n, 1))
+    count = -(-n // size)
+    fill = count * size - n
+    rows = jnp.pad(pairs.queries, ((0, fill), (0, 0))).reshape(count, size, -1)
+    labels = jnp.pad(pairs.query_ids, (0, fill)).reshape(count, size)
+
+    def block(part: tuple[Array, Array]) -> tuple:
+        scores = pairwise_dot_product(part[0], pairs.targets)
+        scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)
+        relevant = (part[1][:, None] == pairs.target_ids[None, :]) & pairs.there[None, :]
+        return judge(scores, relevant, pairs.there)
+
+    found = jax.lax.map(block, (rows, labels))
+    return tuple(x.reshape(count * size, *x.shape[2:])[:n] for x in found)
+
+
+def _ids(
+    n: int, m: int, *, positives: Array | None, query_ids: Array | None, target_ids: Array | None
+) -> tuple[Array, Array]:
+    if positives is not None and (query_ids is not None or target_ids is not None):
+        raise ValueError("give positives or ids, got both")
+    if positives is not None:
+        query_ids, target_ids = positives, jnp.arange(m, dtype=positives.dtype)
+    if query_ids is None:
+        if target_ids is not None:
+            raise ValueError("target_ids need query_ids, got None")
+        query_ids = jnp.arange(n)
+    if target_ids is None:
+        if n != m:
+            raise ValueError(f"{n} queries and {m} targets need positives or target_ids, got None")
+        target_ids = query_ids
+    name = "query_ids" if positives is None else "positives"
+    for key, ids, size in ((name, query_ids, n), ("target_ids", target_ids, m)):
+        if not jnp.issubdtype(ids.dtype, jnp.integer):
+            raise TypeError(f"{key} must be integers, got {ids.dtype}")
+        if ids.shape != (size,):
+            raise ValueError(f"{key} must have shape {(size,)}, got {ids.shape}")
+    return query_ids, target_ids
+
+
+def _presence(mask: Array | None, size: int, *, name: str) -> Array:
+    if mask is not None:
+        check_mask(mask, shape=(size,), name=name)
+    return broadcast_mask(mask, shape=(size,), name=name)

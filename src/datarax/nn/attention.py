@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Num
 
 from datarax.functional.attention import dot_product_attention
 from datarax.functional.checks import (
+    accumulation_dtype,
     broadcast_array,
     broadcast_mask,
     check_floating,
@@ -183,7 +184,7 @@ class CrossAttention(nnx.Module):
 
     def _gated(self, x: Array) -> Array:
         assert self.gate is not None
-        gate = jnp.tanh(self.gate[...])
+        gate = jnp.tanh(self.gate[...].astype(accumulation_dtype(x)))
         gate = gate[:, None] if gate.ndim else gate
         return x * jnp.broadcast_to(gate.astype(x.dtype), x.shape)
 

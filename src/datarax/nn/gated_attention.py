@@ -5,7 +5,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Num
 
 from datarax.functional.attention_masks import media_location_mask
-from datarax.functional.checks import check_floating
+from datarax.functional.checks import accumulation_dtype, check_floating
 from datarax.nn.attention import CrossAttention
 from datarax.nn.feed_forward import FeedForward
 from datarax.nn.normalization import LayerNorm
@@ -13,7 +13,7 @@ from datarax.nn.tokens import keep_tokens, token_mask
 
 
 class GatedCrossAttention(nnx.Module):
-    r"""$y = x + \tanh(\alpha)\,\mathrm{attend}(\bar x)$, then $y + \tanh(\beta)\,\mathrm{ff}(\bar y)$.
+    r"""$y = x + \tanh(\alpha) \mathrm{attend}(\bar x)$, then $y + \tanh(\beta) \mathrm{ff}(\bar y)$.
 
     The numbers `attention.gate` ($\alpha$) and `feed_forward_gate` ($\beta$), shape (), are 0 at
     first: the block is then the identity. A bar is a layer norm (`norm`, `feed_forward_norm`; eps
@@ -112,7 +112,8 @@ class GatedCrossAttention(nnx.Module):
             rng_key=rng_key,
         )
         text = text + attended.astype(text.dtype)
-        gate = jnp.tanh(self.feed_forward_gate[...]).astype(text.dtype)
+        gate = self.feed_forward_gate[...].astype(accumulation_dtype(text))
+        gate = jnp.tanh(gate).astype(text.dtype)
         hidden = self.feed_forward(self.feed_forward_norm(text))
         return keep_tokens(text + jnp.broadcast_to(gate, hidden.shape) * hidden, there)
 

@@ -128,8 +128,12 @@ class LatentFusion(nnx.Module):
         self.in_features, self.depth, self.decode = tuple(in_features), depth, decode
         draw = nnx.initializers.normal(0.02)
         self.projections = nnx.List([Linear(width, d, rngs=rngs) for width in in_features])
-        self.type_embedding = nnx.Param(draw(rngs.params(), (len(self.in_features), d)))
-        self.latents = nnx.Param(nnx.initializers.normal(1.0)(rngs.params(), (num_latents, d)))
+        self.type_embedding = nnx.Param(
+            draw(rngs.params(), (len(self.in_features), d), jnp.float32)
+        )
+        self.latents = nnx.Param(
+            nnx.initializers.normal(1.0)(rngs.params(), (num_latents, d), jnp.float32)
+        )
 
         def attention() -> CrossAttention:
             return CrossAttention(
@@ -148,7 +152,9 @@ class LatentFusion(nnx.Module):
         shape = (1 if num_outputs is None else num_outputs, d)
         mean = decode == "mean"
         self.output_queries = (
-            None if mean else nnx.Param(nnx.initializers.normal(1.0)(rngs.params(), shape))
+            None
+            if mean
+            else nnx.Param(nnx.initializers.normal(1.0)(rngs.params(), shape, jnp.float32))
         )
         self.query_norm = None if mean else LayerNorm(d, eps=1e-5)
         self.decoder = None if mean else attention()

@@ -68,11 +68,13 @@ class AttentionPool(nnx.Module):
             raise ValueError(f"num_heads {num_heads} does not divide {width}: give head_dim")
         head_dim = width // num_heads if head_dim is None else head_dim
         normal = nnx.initializers.normal
-        self.queries = nnx.Param(normal(width**-0.5)(rngs.params(), (num_queries, width)))
+        self.queries = nnx.Param(
+            normal(width**-0.5)(rngs.params(), (num_queries, width), jnp.float32)
+        )
         self.time_embedding = (
             None
             if num_times is None
-            else nnx.Param(normal(0.02)(rngs.params(), (num_times, in_features)))
+            else nnx.Param(normal(0.02)(rngs.params(), (num_times, in_features), jnp.float32))
         )
         layer = MapHead if depth == 1 else ResamplerLayer
         self.layers = nnx.List(

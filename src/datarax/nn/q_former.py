@@ -170,7 +170,7 @@ class QFormerBlock(nnx.Module):
         self.features, self.context_features = features, context_features
         self.text_attention = text_attention
         draw = nnx.initializers.normal(0.02)
-        self.queries = nnx.Param(draw(rngs.params(), (num_queries, features)))
+        self.queries = nnx.Param(draw(rngs.params(), (num_queries, features), jnp.float32))
         self.layers = nnx.List(
             [
                 QFormerLayer(

@@ -129,7 +129,7 @@ def logit_statistics(
     check_rank(2, axes="[n, m]", logits=logits)
     keep = broadcast_mask(where, shape=logits.shape, name="where")
     if positives is None:
-        positives = jnp.eye(*logits.shape, dtype=bool)
+        positives = jnp.eye(logits.shape[0], logits.shape[1], dtype=bool)
     check_mask(positives, shape=logits.shape, name="positives")
     wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     found = {}

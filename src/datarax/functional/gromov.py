@@ -154,11 +154,12 @@ def _structures(
         raise ValueError(f"cross_cost must have shape {shape}, got {cross_cost.shape}")
     cross, a, b = marginals(cross_cost, *weights, a_mask=masks[0], b_mask=masks[1])
     wide = accumulation_dtype(a_cost, b_cost, cross)
-    within = (
+    a_cost, b_cost = (
         jnp.where((mass > 0)[:, None] & (mass > 0)[None, :], cost.astype(wide), 0)
         for cost, mass in ((a_cost, a), (b_cost, b))
     )
-    return _Structures(*within, *(x.astype(wide) for x in (cross, a, b)), weight)
+    cross, a, b = (x.astype(wide) for x in (cross, a, b))
+    return _Structures(a_cost, b_cost, cross, a, b, weight)
 
 
 def _linearised(pair: _Structures, plan: Array) -> Array:

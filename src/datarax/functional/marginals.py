@@ -94,7 +94,7 @@ def positive_scalar(value: Any, *, name: str, like: Array, unit: Array | None = 
       >>> float(positive_scalar(0.5, name="epsilon", like=jnp.zeros(1), unit=jnp.array(4.0)))
       2.0
     """
-    if isinstance(value, int | float | np.generic) and not value > 0:
+    if isinstance(value, int | float | np.number) and not float(value) > 0:
         raise ValueError(f"{name} must be positive, got {value}")
     scalar = jnp.asarray(value, like.dtype)
     if scalar.ndim:

@@ -58,11 +58,11 @@ def contest(
     counted = jnp.any(own, axis=1)
     level = scores == best
     behind = jnp.cumsum(level & own, axis=1, dtype=jnp.int32) > 0
-    sums = (
+    above, wrong, right, before = (
         jnp.sum(jnp.where(counted[:, None], chosen, False), axis=1, dtype=jnp.int32)
         for chosen in (other & (scores > best), other & level, own & level, other & level & ~behind)
     )
-    return Contest(*sums, counted)
+    return Contest(above, wrong, right, before, counted)
 
 
 def contests(

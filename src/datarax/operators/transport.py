@@ -175,7 +175,8 @@ class TransportOperator(CrossModalOperator):
             raise ValueError("level 'rows' relates rows: call the operator on a batch")
         names = (self.config.source_mask, self.config.target_mask)
         masks = [None if name is None else get_field(data, name) for name in names]
-        outputs = _outputs(self.config, *self._extract_inputs(data), *masks)
+        source, target = self._extract_inputs(data)
+        outputs = _outputs(self.config, source, target, masks[0], masks[1])
         return self._store_outputs(data, outputs), state, metadata
 
     def apply_batch(self, batch: Batch, stats: dict[str, Any] | None = None) -> Batch:
@@ -184,7 +185,8 @@ class TransportOperator(CrossModalOperator):
             return super().apply_batch(batch, stats)
         self.check_batch(batch)
         where = batch.where(*self.config.input_fields)
-        outputs = _outputs(self.config, *self._extract_inputs(batch.data), where, where)
+        source, target = self._extract_inputs(batch.data)
+        outputs = _outputs(self.config, source, target, where, where)
         rows = (batch.batch_size,)
         outputs = [x if x.ndim else jnp.broadcast_to(x, rows) for x in outputs]
         return batch.replace(data=self._store_outputs(batch.data, outputs))
@@ -198,7 +200,7 @@ def _outputs(
     target_mask: Array | None,
 ) -> list[Array]:
     """As many of loss, transported target, convergence and plan as there are output fields."""
-    masks = {"a_mask": source_mask, "b_mask": target_mask}
+    masks: dict[str, Any] = {"a_mask": source_mask, "b_mask": target_mask}
     found = _transport(config, source, target, masks)
     if config.objective == "divergence":
         loss = sinkhorn_divergence(source, target, metric=config.metric, **masks, **_common(config))
@@ -213,12 +215,12 @@ def _transport(
 ) -> Transport | GromovTransport:
     common = _common(config)
     if config.method == "gromov":
-        within = [
+        first, second = (
             transport_cost(x, x, metric=config.metric, a_mask=mask, b_mask=mask)
             for x, mask in zip((source, target), masks.values(), strict=True)
-        ]
+        )
         inner = config.inner_iterations
-        return gromov_wasserstein(*within, inner_iterations=inner, **masks, **common)
+        return gromov_wasserstein(first, second, inner_iterations=inner, **masks, **common)
     cost = transport_cost(source, target, metric=config.metric, **masks)
     if config.method == "unbalanced":
         return unbalanced_sinkhorn(

@@ -16,6 +16,32 @@ from datarax.train.settings import (
 
 DATA_SETS = ("glyphs",)
 SPLITS: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
+LOSSES = (
+    "info_nce",
+    "decoupled",
+    "smoothed",
+    "sigmoid",
+    "nt_xent",
+    "triplet",
+    "volume",
+    "symile",
+)
+FUSIONS = (
+    "gated",
+    "attention",
+    "concat",
+    "weighted_sum",
+    "gate",
+    "film",
+    "mfb",
+    "mutan",
+    "block",
+    "low_rank_tensor",
+    "product_of_experts",
+    "transformer",
+    "bottleneck",
+    "multiplicative",
+)
 CONFIG_FILE = "config.toml"
 _HEADER = "# The configuration of a datarax run: `datarax train` on this file repeats it.\n"
 
@@ -50,6 +76,8 @@ class TrainConfig:
         choices=("image", "outline", "name"),
         help="the fields that are embedded",
     )
+    loss: str = setting("info_nce", choices=LOSSES, help="what holds the towers together")
+    fusion: str = setting("gated", choices=FUSIONS, help="how picture and outline are fused")
     limit: int | None = setting(
         None, at_least=2, help="records of each split, for a quick try; all of them if left out"
     )

@@ -125,11 +125,8 @@ class Trainer:
                 metrics = self.take_step()
                 if self.step % self.config.log_every == 0 or self.step == self.total:
                     rate = self.log(metrics, first, time.perf_counter() - started)
-                    bar.set_postfix(
-                        loss=f"{float(metrics['loss']):.3f}",
-                        temperature=f"{float(metrics['temperature']):.4f}",
-                        records=f"{rate:.0f}/s",
-                    )
+                    shown = {name: f"{float(value):.4f}" for name, value in metrics.items()}
+                    bar.set_postfix(shown, records=f"{rate:.0f}/s")
                 bar.update()
                 if self.step % every == 0 or self.step == self.total:
                     self.validate(checkpoints)
@@ -222,12 +219,13 @@ def train_step(
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """The state after one update, which takes the place of the one given, and metrics."""
 
-    def objective(params: Any) -> tuple[jax.Array, jax.Array]:
+    def objective(params: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
         model = nnx.merge(graph, params, rest)
         out = model(batch, rng_key=rng_key)
-        return out.mean("loss"), out.batch_state["loss"]["temperature"]
+        scalars = out.batch_state["loss"]
+        return out.mean("loss"), {k: scalars[k] for k in ("temperature",) if k in scalars}
 
-    (loss, temperature), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
+    (loss, watched), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
     updates, moments = optimizer.update(gradients, state.optimizer, state.params)
-    metrics = {"loss": loss, "temperature": temperature}
+    metrics = {"loss": loss, **watched}
     return TrainState(optax.apply_updates(state.params, updates), moments), metrics

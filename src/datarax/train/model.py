@@ -73,6 +73,7 @@ class Retriever(nnx.Module):
             _fusion(config.fusion, rngs) if set(config.towers) >= set(FUSED_FIELDS) else None
         )
         compared = fields if self.fusion is None else [*fields, encoded_field(FUSED)]
+        self.has_temperature = config.loss != "triplet"
         self.contrastive = ContrastiveOperator(
             ContrastiveOperatorConfig(
                 input_fields=compared,
@@ -118,9 +119,7 @@ class Retriever(nnx.Module):
     @property
     def temperature(self) -> float | None:
         """The learned temperature of the loss; `None` for a triplet, which has none."""
-        if self.contrastive.config.method == "triplet":
-            return None
-        return 1 / float(self.contrastive.logit_scale())
+        return 1 / float(self.contrastive.logit_scale()) if self.has_temperature else None
 
 
 def encoded_field(name: str) -> str:
@@ -133,7 +132,7 @@ def build(config: TrainConfig) -> Retriever:
     return Retriever(config, rngs=nnx.Rngs(config.seed))
 
 
-def _fusion(method: str, rngs: nnx.Rngs) -> FusionOperator:
+def _fusion(method: Any, rngs: nnx.Rngs) -> FusionOperator:
     parts = [encoded_field(name) for name in FUSED_FIELDS]
     config = FusionOperatorConfig(
         input_fields=parts,

@@ -148,7 +148,7 @@ def evaluate(run: Run, split: Split = "test") -> dict[str, Any]:
 
     Returns:
       `split`, `records`, `seed`, `step`, `retrieval` (one dict a direction), `modality_gap`,
-      `temperature`: plain values for JSON.
+      `temperature` (unless the loss has none): plain values for JSON.
     """
     fields = run.config.towers
     needed: tuple[Split, ...] = ("train", "validation", split)
@@ -159,6 +159,7 @@ def evaluate(run: Run, split: Split = "test") -> dict[str, Any]:
         pairs, train=raw["train"], validation=raw["validation"], test=raw[split]
     )
     ours = retrieval_rows(table, pairs)
+    temperature = run.model.temperature
     return {
         "split": split,
         "records": len(raw[split].columns[fields[0]]),
@@ -166,7 +167,7 @@ def evaluate(run: Run, split: Split = "test") -> dict[str, Any]:
         "step": run.step,
         "retrieval": [row | other for row, other in zip(ours, baselines, strict=True)],
         "modality_gap": modality_gaps(table, fields),
-        "temperature": run.model.temperature,
+        **({} if temperature is None else {"temperature": temperature}),
     }
 
 

@@ -8,7 +8,8 @@ their dependencies, the originals bring no second torch and no image library:
     ENV/bin/pip install --no-deps open_clip_torch==3.3.0 pytorch-metric-learning==2.9.0 \
         lightly==1.6.0 symile==0.1.0 x-clip==0.14.4 flamingo-pytorch==0.1.2 \
         perceiver-pytorch==0.11.0 x-transformers==2.31.10 einops einops-exts einx \
-        torch-einops-utils loguru packaging beartype tqdm iopath portalocker cca-zoo==4.0.1
+        torch-einops-utils loguru packaging beartype tqdm iopath portalocker \
+        cca-zoo==4.0.1 clip-benchmark==1.6.2
     ENV/bin/pip install --no-deps --no-build-isolation block.bootstrap.pytorch==0.1.6
     ENV/bin/pip install --no-deps --python-version 3.9 --only-binary :all: \
         --target ENV/lib/python3.11/site-packages torchmultimodal-nightly==2024.4.1
@@ -25,7 +26,7 @@ import torch
 
 from golden.sources import Sources
 
-FAMILIES = ("contrastive", "alignment", "fusion", "attention")
+FAMILIES = ("contrastive", "alignment", "fusion", "attention", "metrics")
 
 
 def main() -> None:

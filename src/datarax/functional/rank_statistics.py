@@ -29,7 +29,7 @@ def recall_at_k(
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
-    return masked_mean((ranks < k).astype(jnp.float32), where=where)
+    return masked_mean((ranks < k).astype(ranks.dtype), where=where)
 
 
 def mean_rank(ranks: Float[Array, " n"], *, where: Array | None = None) -> Float[Array, ""]:

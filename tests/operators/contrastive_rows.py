@@ -134,12 +134,6 @@ ROWS = {
         changes={"queue_size": 3, "enqueue": "before"},
         reads=_ids,
     ),
-    "info_nce with negatives": _row(
-        "info_nce",
-        negatives_fields={"b": "nb"},
-        changes={"negatives_fields": {"a": "na"}, "directions": "b_to_a"},
-        reads=_negatives,
-    ),
     "info_nce of tokens": _row(
         "info_nce",
         TOKENS,
@@ -154,28 +148,22 @@ ROWS = {
     ),
     "sigmoid": _row(
         "sigmoid",
-        changes={**SCALES, "initial_bias": -3.0, "relative_bias": True, "ids_field": "id"},
+        changes={"initial_bias": -3.0, "relative_bias": True, "ids_field": "id"},
         reads=_ids,
     ),
-    "sigmoid of tokens": _row("sigmoid", TOKENS, similarity="late_interaction", initial_bias=-2.0),
     "supervised": _row(
         "supervised",
         ids_field="id",
+        teacher_fields={"a": "ta", "b": "tb"},
         changes={
-            **SCALES,
             "directions": "a_to_b",
             "ids_field": None,
-            "teacher_fields": {"a": "ta", "b": "tb"},
+            "teacher_fields": {"a": "ua", "b": "ub"},
+            "distillation": 0.7,
         },
         reads=lambda rng, rows: _ids(rng, rows) | _teachers(rng, rows),
     ),
-    "supervised by a teacher": _row(
-        "supervised",
-        teacher_fields={"a": "ta", "b": "tb"},
-        changes={"distillation": 0.7, "teacher_fields": {"a": "ua", "b": "ub"}},
-        reads=_teachers,
-    ),
-    "nt_xent": _row("nt_xent", changes={**SCALES, "decoupled": True}),
+    "nt_xent": _row("nt_xent", changes={"decoupled": True}),
     "triplet": _row(
         "triplet",
         changes={
@@ -190,11 +178,11 @@ ROWS = {
     "volume": _row(
         "volume",
         TRIO,
-        changes={**SCALES, "directions": "a_to_b", "label_smoothing": 0.1, "ids_field": "id"},
+        changes={"initial_scale": 3.0, "directions": "a_to_b", "ids_field": "id"},
         reads=_ids,
     ),
-    "triangle": _row("triangle", TRIO, changes={**SCALES, "triangle_root": False}),
-    "symile": _row("symile", TRIO, changes={**SCALES, "symile_negatives": "n"}),
+    "triangle": _row("triangle", TRIO, changes={"triangle_root": False}),
+    "symile": _row("symile", TRIO, changes={"symile_negatives": "n"}),
     "matching": _matching(
         hidden_features=5,
         changes={
@@ -204,6 +192,16 @@ ROWS = {
             "similarity_fields": {"a": "ta", "b": "tb"},
             "margin": 0.5,
         },
+    ),
+}
+
+# Rows that only test_config_fields.py reads.
+CONFIG_ROWS = {
+    "info_nce with negatives": _row(
+        "info_nce",
+        negatives_fields={"b": "nb"},
+        changes={"negatives_fields": {"a": "na"}, "directions": "b_to_a"},
+        reads=_negatives,
     ),
     "matching drawn": _matching(
         {"a": (4,), "b": (3,)},

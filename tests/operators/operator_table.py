@@ -20,4 +20,4 @@ TABLE: dict[str, Row] = {
 }
 
 # Rows that only test_config_fields.py reads.
-CONFIG_TABLE: dict[str, Row] = {**TABLE, **field_rows.CONFIG_ROWS}
+CONFIG_TABLE: dict[str, Row] = {**TABLE, **contrastive_rows.CONFIG_ROWS, **field_rows.CONFIG_ROWS}

@@ -14,6 +14,7 @@ from datarax.core.cross_modal import CrossModalOperator, CrossModalOperatorConfi
 from datarax.core.element_batch import Batch
 from datarax.core.fields import require_fields
 from datarax.functional.contrastive import symile, volume_contrastive
+from datarax.functional.contrastive.volume import Shape
 from datarax.functional.masking import safe_l2_normalize
 from datarax.functional.pairs import average_over_pairs, mean_similarities
 from datarax.functional.similarity import cosine_similarity
@@ -189,16 +190,16 @@ class ContrastiveOperator(CrossModalOperator):
         every = jnp.ones(batch.batch_size, bool)
         presence = {name: every if mask is None else mask for name, mask in masks.items()}
         if config.enqueue == "before":
-            self._enqueue(config, batch, vectors, presence)
+            self._enqueue(config, batch, vectors, presence=presence)
         loss = self._loss_of_all if config.method in OF_ALL_FIELDS else self._loss_of_pairs
-        losses, used = loss(config, batch, vectors, presence)
+        losses, used = loss(config, batch, vectors, presence=presence)
         if config.enqueue == "after":
-            self._enqueue(config, batch, vectors, presence)
+            self._enqueue(config, batch, vectors, presence=presence)
         outputs = [losses, *vectors.values()][: len(config.output_fields)]
         there = [used, *presence.values()][: len(outputs)]
         reported = dict(zip(config.output_fields, there, strict=True))
         everywhere = all(mask is None for mask in masks.values())
-        watched = self._watched(config, vectors, presence)
+        watched = self._watched(config, vectors, presence=presence)
         return batch.replace(
             data=self._store_outputs(batch.data, outputs),
             presence=batch.presence if everywhere else {**batch.presence, **reported},
@@ -210,6 +211,7 @@ class ContrastiveOperator(CrossModalOperator):
         config: ContrastiveOperatorConfig,
         batch: Batch,
         vectors: dict[str, Array],
+        *,
         presence: dict[str, Array],
     ) -> tuple[Array, Array]:
         options = {"logit_scale": self.logit_scale(), "presence": list(presence.values())}
@@ -218,10 +220,12 @@ class ContrastiveOperator(CrossModalOperator):
                 fixed = random.threefry_key(jnp.zeros(2, jnp.uint32))
                 options["key"] = fixed if self.deterministic else self.batch_key(batch)
             return symile(list(vectors.values()), negatives=config.symile_negatives, **options)
-        shape = "triangle_root" if config.triangle_root else "triangle"
+        shape: Shape = "volume"
+        if config.method == "triangle":
+            shape = "triangle_root" if config.triangle_root else "triangle"
         return volume_contrastive(
             list(vectors.values()),
-            shape="volume" if config.method == "volume" else shape,
+            shape=shape,
             directions=config.directions,
             label_smoothing=config.label_smoothing,
             ids=_ids(config, batch),
@@ -233,10 +237,12 @@ class ContrastiveOperator(CrossModalOperator):
         config: ContrastiveOperatorConfig,
         batch: Batch,
         vectors: dict[str, Array],
+        *,
         presence: dict[str, Array],
     ) -> tuple[Array, Array]:
         sides = {
-            name: self._side(config, batch, name, vectors[name], presence[name]) for name in vectors
+            name: self._side(config, batch, name, vectors=vectors[name], presence=presence[name])
+            for name in vectors
         }
         losses, where, weights = [], [], []
         given = config.pair_weights or (1.0,) * len(config.field_pairs)
@@ -259,6 +265,7 @@ class ContrastiveOperator(CrossModalOperator):
         config: ContrastiveOperatorConfig,
         batch: Batch,
         name: str,
+        *,
         vectors: Array,
         presence: Array,
     ) -> Side:
@@ -300,6 +307,7 @@ class ContrastiveOperator(CrossModalOperator):
         config: ContrastiveOperatorConfig,
         batch: Batch,
         vectors: dict[str, Array],
+        *,
         presence: dict[str, Array],
     ) -> None:
         if config.queue_size is not None and not self.deterministic:
@@ -310,6 +318,7 @@ class ContrastiveOperator(CrossModalOperator):
         self,
         config: ContrastiveOperatorConfig,
         vectors: dict[str, Array],
+        *,
         presence: dict[str, Array],
     ) -> dict[str, Array]:
         scalars = self._scalars(config)

@@ -98,15 +98,11 @@ def _info_nce(
         return [info_nce(a.vectors, b.vectors, directions=config.directions, **options)]
     found = {"a_to_b": ("negatives_b", b.columns), "b_to_a": ("negatives_a", a.columns)}
     directions = tuple(found) if config.directions == "both" else (config.directions,)
-    return [
-        info_nce(
-            a.vectors, b.vectors, directions=direction, **_columns(*found[direction]), **options
-        )
-        for direction in directions
-    ]
+    calls = [options | _columns(*found[name]) | {"directions": name} for name in directions]
+    return [info_nce(a.vectors, b.vectors, **call) for call in calls]
 
 
-def _columns(name: str, columns: Columns | None) -> dict[str, Array | None]:
+def _columns(name: str, columns: Columns | None) -> dict[str, Any]:
     if columns is None:
         return {}
     return {name: columns.vectors, "negatives_where": columns.where, "negatives_ids": columns.ids}

@@ -13,7 +13,7 @@ from datarax.nn.tokens import keep_tokens, token_mask
 
 
 class GatedCrossAttention(nnx.Module):
-    r"""$y = x + \tanh(\alpha) \mathrm{attend}(\bar x)$, then $y + \tanh(\beta) \mathrm{ff}(\bar y)$.
+    r"""$y = x + \tanh(\alpha) \mathrm{attend}(\bar x)$, $z = y + \tanh(\beta) \mathrm{ff}(\bar y)$.
 
     The numbers `attention.gate` ($\alpha$) and `feed_forward_gate` ($\beta$), shape (), are 0 at
     first: the block is then the identity. A bar is a layer norm (`norm`, `feed_forward_norm`; eps

@@ -90,10 +90,19 @@ def test_the_relative_bias_is_another_name_of_the_bias():
 
 def test_soft_targets_of_zero_and_one_are_ids():
     targets = (IDS[:, None] == IDS[None, :]).astype(jnp.float32)
-    options = {"logit_scale": 100.0, "logit_bias": -10.0, "where": WHERE}
     pairs = WHERE[:, None] & WHERE[None, :]
-    got = sigmoid_contrastive(A, B, targets=jnp.where(pairs, targets, jnp.nan), **options)
-    np.testing.assert_allclose(got, sigmoid_contrastive(A, B, ids=IDS, **options), rtol=1e-6)
+
+    @jax.jit
+    def run(**matches):
+        def total(scale):
+            return functional.sigmoid_contrastive(
+                A, B, logit_scale=scale, logit_bias=-10.0, where=WHERE, **matches
+            ).sum()
+
+        return jax.value_and_grad(total)(100.0)
+
+    got = run(targets=jnp.where(pairs, targets, jnp.nan))
+    np.testing.assert_allclose(got, run(ids=IDS), rtol=1e-5)
 
 
 def test_hard_triplets_are_those_of_optax():

@@ -77,6 +77,13 @@ def test_the_root_is_smooth_where_it_is_continued():
     assert np.all(np.abs(volume - side) < 1.2e-3)
     np.testing.assert_allclose(volume[300:], side[300:], rtol=0.02)
 
+    def at(side):
+        anchor = jnp.stack([jnp.sqrt(1 - side**2), side])[None]
+        return gram_volume(anchor, [jnp.array([[1.0, 0.0]])])[0, 0]
+
+    slopes = jax.vmap(jax.grad(at))(jnp.array([1.9e-3, 2.0e-3]))
+    np.testing.assert_allclose(slopes, 1, atol=0.2)
+
 
 def test_volume_scales_with_each_vector_and_ignores_the_order_of_the_others():
     def volume(a, b, c):
@@ -130,7 +137,7 @@ def test_symile_of_two_modalities_is_info_nce():
     assert used.all()
 
 
-def _shuffled_loss(rows, key, *, scale):
+def _shuffled_loss(rows, used, key, *, scale):
     """The loop of the paper for negatives "n": the same permutations, tuple by tuple."""
     n, count = len(rows[0]), len(rows)
     out = np.zeros(n)
@@ -140,11 +147,11 @@ def _shuffled_loss(rows, key, *, scale):
             np.asarray(jax.random.permutation(k, n))
             for k in jax.random.split(anchor_key, len(others))
         ]
-        for i in range(n):
+        for i in np.flatnonzero(used):
             tuples = [[i] * len(others)]
             for j in range(n):
                 drawn = [int(order[j]) for order in orders]
-                if j != i and drawn != tuples[0]:
+                if j != i and drawn != tuples[0] and used[drawn].all():
                     tuples.append(drawn)
             products = [
                 np.prod([x[k] for x, k in zip(others, t, strict=True)], axis=0) for t in tuples
@@ -156,10 +163,14 @@ def _shuffled_loss(rows, key, *, scale):
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_shuffled_negatives_match_their_loop(count):
+    rows = [np.asarray(x, np.float64) for x in X[:count]]
+    presence = [jnp.arange(6) != m for m in range(count)]
     for seed in range(3):
         key = jax.random.key(seed)
-        got, _ = symile(list(X[:count]), logit_scale=0.5, negatives="n", key=key)
-        expected = _shuffled_loss([np.asarray(x, np.float64) for x in X[:count]], key, scale=0.5)
+        got, used = symile(
+            list(X[:count]), logit_scale=0.5, negatives="n", key=key, presence=presence
+        )
+        expected = _shuffled_loss(rows, np.asarray(used), key, scale=0.5)
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 

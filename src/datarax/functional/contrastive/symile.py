@@ -117,7 +117,7 @@ def _shuffled(
     keys = jax.random.split(key, len(others))
     orders = [jax.random.permutation(k, n) for k in keys]
     product, matched = jnp.ones_like(anchor), jnp.ones_like(anchor)
-    there, drawn_own = used, jnp.ones((n, n), bool)
+    there, drawn_own = jnp.ones(n, bool), jnp.ones((n, n), bool)
     for x, order in zip(others, orders, strict=True):
         product, matched = product * x[order], matched * x
         there = there & used[order]

@@ -53,8 +53,8 @@ def power_normalize(x: Num[Array, "..."]) -> Float[Array, "..."]:
 
 
 def hadamard_product(
-    factors: Num[Array, "*batch m d"], *, presence: Array | None = None
-) -> Float[Array, "*batch d"]:
+    factors: Num[Array, "..."], *, presence: Array | None = None
+) -> Float[Array, "..."]:
     r"""$y = \bigodot_m h_m$ over the modalities that are there (MLB, with $h_m = W_m x_m$).
 
     Args:
@@ -79,8 +79,8 @@ def hadamard_product(
 
 
 def mfb_product(
-    factors: Num[Array, "*batch m kr"], *, rank: int, presence: Array | None = None
-) -> Float[Array, "*batch k"]:
+    factors: Num[Array, "..."], *, rank: int, presence: Array | None = None
+) -> Float[Array, "..."]:
     r"""Multi-modal factorised bilinear pooling, $y_j = \sum_{f < r} \prod_m h_{m, jr + f}$.
 
     Args:
@@ -106,12 +106,12 @@ def mfb_product(
 
 
 def mfh_product(
-    factors: Num[Array, "*batch p m kr"],
+    factors: Num[Array, "..."],
     *,
     rank: int,
     normalize: bool = False,
     presence: Array | None = None,
-) -> Float[Array, "*batch pk"]:
+) -> Float[Array, "..."]:
     r"""High-order factorised pooling (MFH): the pooled $z_i = z_{i-1} \odot \bigodot_m h_{im}$.
 
     $z_0 = 1$; the p results of `mfb_product`'s pooling follow each other.
@@ -149,8 +149,8 @@ def mfh_product(
 
 
 def mutan_product(
-    factors: Num[Array, "*batch m rk"], *, rank: int, presence: Array | None = None
-) -> Float[Array, "*batch k"]:
+    factors: Num[Array, "..."], *, rank: int, presence: Array | None = None
+) -> Float[Array, "..."]:
     r"""The rank-constrained Tucker core of MUTAN, $y_j = \sum_{i < r} \prod_m h_{m, ik + j}$.
 
     Args:
@@ -212,12 +212,12 @@ def block_product(
 
 
 def tucker_product(
-    factors: Num[Array, "*batch 2 d"],
-    core: Num[Array, "d d k"],
+    factors: Num[Array, "..."],
+    core: Num[Array, "..."],
     *,
-    bias: Num[Array, " k"] | None = None,
+    bias: Num[Array, "..."] | None = None,
     presence: Array | None = None,
-) -> Float[Array, "*batch k"]:
+) -> Float[Array, "..."]:
     r"""The bilinear map $y_k = \sum_{ij} T_{ijk} h_{1i} h_{2j} + c_k$.
 
     Args:

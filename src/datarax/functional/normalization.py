@@ -9,8 +9,8 @@ from datarax.functional.checks import accumulation_dtype, check_floating
 
 def layer_norm(
     x: Num[Array, "*batch d"],
-    scale: Num[Array, " d"],
-    bias: Num[Array, " d"],
+    scale: Num[Array, "..."],
+    bias: Num[Array, "..."],
     *,
     eps: float = 1e-6,
 ) -> Float[Array, "*batch d"]:

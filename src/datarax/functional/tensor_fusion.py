@@ -51,8 +51,8 @@ def low_rank_tensor(
     inputs: Sequence[Num[Array, "..."]],
     factors: Sequence[Num[Array, "..."]],
     *,
-    weights: Num[Array, " r"] | None = None,
-    bias: Num[Array, " o"] | None = None,
+    weights: Num[Array, "..."] | None = None,
+    bias: Num[Array, "..."] | None = None,
     presence: Sequence[Array] | None = None,
 ) -> Float[Array, "..."]:
     r"""$y = \sum_r w_r \bigodot_m [1; x_m]^\top F_m^{(r)} + c$, the outer product never formed.

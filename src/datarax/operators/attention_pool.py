@@ -36,10 +36,13 @@ class AttentionPoolOperatorConfig(TokenOperatorConfig):
     num_times: int | None = field(default=None, kw_only=True)
     mask: str | None = field(default=None, kw_only=True)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check_fields(self) -> None:
+        """Raise unless there are as many fields as the operator takes."""
         check_count("input_fields", self.input_fields, [1])
         check_count("output_fields", self.output_fields, [1])
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         check_positive("num_queries", self.num_queries)
         check_positive("depth", self.depth)
         for name, value in (

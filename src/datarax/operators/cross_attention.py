@@ -45,10 +45,13 @@ class CrossAttentionOperatorConfig(TokenOperatorConfig):
     context_positions: str | None = field(default=None, kw_only=True)
     rope_base: float = field(default=10000.0, kw_only=True)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check_fields(self) -> None:
+        """Raise unless there are as many fields as the operator takes."""
         check_count("input_fields", self.input_fields, [2])
         check_count("output_fields", self.output_fields, [1, 2])
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         head_dim = self.width_of_head(self.features[self.input_fields[0]])
         if self.out_features is not None:
             check_positive("out_features", self.out_features)

@@ -41,10 +41,13 @@ class GatedCrossAttentionOperatorConfig(TokenOperatorConfig):
     text_mask: str | None = field(default=None, kw_only=True)
     media_mask: str | None = field(default=None, kw_only=True)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check_fields(self) -> None:
+        """Raise unless there are as many fields as the operator takes."""
         check_count("input_fields", self.input_fields, [2])
         check_count("output_fields", self.output_fields, [1])
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self.width_of_head(self.features[self.input_fields[0]])
         if self.hidden_features is not None:
             check_positive("hidden_features", self.hidden_features)

@@ -47,9 +47,12 @@ class LatentFusionOperatorConfig(TokenOperatorConfig):
     num_outputs: int | None = field(default=None, kw_only=True)
     masks: dict[str, str] = field(default_factory=dict, kw_only=True, hash=False)
 
+    def check_fields(self) -> None:
+        """Raise unless there are as many fields as the operator takes."""
+        check_count("output_fields", self.output_fields, [1])
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_count("output_fields", self.output_fields, [1])
         for name, value in (
             ("out_features", self.out_features),
             ("latent_features", self.latent_features),

@@ -51,10 +51,13 @@ class QFormerOperatorConfig(TokenOperatorConfig):
     norm_eps: float = field(default=1e-12, kw_only=True)
     masks: dict[str, str] = field(default_factory=dict, kw_only=True, hash=False)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check_fields(self) -> None:
+        """Raise unless there are as many fields as the operator takes."""
         check_count("input_fields", self.input_fields, [1, 2])
         check_count("output_fields", self.output_fields, range(1, len(self.input_fields) + 1))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         for name, value in (
             ("query_features", self.query_features),
             ("num_queries", self.num_queries),

@@ -39,6 +39,7 @@ class TokenOperatorConfig(CrossModalOperatorConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.check_fields()
         check_features(self.features, self.input_fields)
         check_positive("num_heads", self.num_heads)
         if self.head_dim is not None:
@@ -49,6 +50,9 @@ class TokenOperatorConfig(CrossModalOperatorConfig):
                 "dropout above 0 draws and needs stochastic=True with stream_name; without it "
                 f"nothing is drawn: got dropout={self.dropout}, stochastic={self.stochastic}"
             )
+
+    def check_fields(self) -> None:
+        """Raise unless there are as many fields as the operator takes."""
 
     def width_of_head(self, width: int) -> int:
         """`head_dim`, or its default for queries of a width.

@@ -56,12 +56,13 @@ def test_it_contrasts_with_the_past_and_never_with_its_initial_content():
         assert int(out.batch_state["loss"]["queue_size"]) == len(past_a)
 
 
-def test_a_row_knows_its_own_copy_by_its_id():
-    op = operator(ids_field="id", enqueue="before")
-    batch = records(0, ids=[3, 5, 5, 7])
-    a, b = units(batch)
-    ids = batch["id"]
-    expected = info_nce(batch, a, b, ids=ids, negatives_ids=ids)
+def test_a_row_knows_its_own_copy_and_its_kin_by_their_ids():
+    op = operator(ids_field="id", enqueue="before", queue_size=8)
+    past, batch = records(1, ids=[3, 9, 5, 2]), records(0, ids=[3, 5, 5, 7])
+    op(past)
+    a, b = (np.concatenate(parts) for parts in zip(units(past), units(batch), strict=True))
+    held = jnp.concatenate([past["id"], batch["id"]])
+    expected = info_nce(batch, a, b, ids=batch["id"], negatives_ids=held)
     np.testing.assert_allclose(op(batch)["loss"], expected, rtol=2e-5)
 
 

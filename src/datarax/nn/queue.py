@@ -173,7 +173,7 @@ def _slots(keep: Array, *, start: Array, capacity: int) -> tuple[Array, Array]:
     """The slot of each row, `capacity` (out of range) for those not kept, and the next slot."""
     rank = jnp.cumsum(keep, dtype=jnp.int32) - 1
     total = jnp.sum(keep, dtype=jnp.int32)
-    # A slot must not be written twice: of an update that is larger than the ring the end counts.
+    # No slot twice, as a larger batch than the ring would: which write stays is undefined on a GPU.
     written = keep & (rank >= total - capacity)
     slots = jnp.where(written, (start + rank) % capacity, capacity)
     return slots, (start + total) % capacity

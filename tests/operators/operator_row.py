@@ -24,8 +24,8 @@ class Row:
       out: the output field, and its shape in a record.
       absent_ok: a record without one field is processed all the same.
       relates_rows: a record's result depends on the others.
-      kinds: fields that are no normal numbers: "ids" (integers below 9), "mask" (True and then False)
-        or "unit" (numbers in [0.2, 0.6]).
+      kinds: fields that are no normal numbers: "ids" (integers below 9), "mask" (True and then
+        False) or "unit" (numbers in [0.2, 0.6]).
       changes: fields of its config and another value of each, which must show: in the output, in
         the parameters, or as an error.
       reads: further fields that the operator reads (ids, masks), of a generator and the number of

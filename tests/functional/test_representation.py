@@ -24,7 +24,9 @@ def garbage(x):
     return jnp.asarray(np.where(WHERE[:, None], x, np.nan))
 
 
-@pytest.mark.parametrize("k", [1, 3, 9])
+@pytest.mark.parametrize(
+    "k", [3, pytest.param(1, marks=pytest.mark.slow), pytest.param(9, marks=pytest.mark.slow)]
+)
 def test_mutual_knn_matches_the_loop(k):
     with jax.enable_x64(True):
         a, b = features()
@@ -34,7 +36,9 @@ def test_mutual_knn_matches_the_loop(k):
         np.testing.assert_allclose(found, oracle.mutual_knn(a[WHERE], b[WHERE], k), rtol=1e-12)
 
 
-@pytest.mark.parametrize("k", [2, 4, 9])
+@pytest.mark.parametrize(
+    "k", [4, pytest.param(2, marks=pytest.mark.slow), pytest.param(9, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("debiased", [True, False])
 def test_cknna_matches_the_loop(k, debiased):
     with jax.enable_x64(True):

@@ -23,7 +23,7 @@ def structures(symmetric):
     return first, second, cross, a / a.sum(), b / b.sum()
 
 
-@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("symmetric", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("fused", [False, True])
 def test_plan_is_that_of_pot(symmetric, fused):
     first, second, cross, a, b = structures(symmetric)

@@ -29,7 +29,13 @@ def compiled_update(metric, *args, **options):
     metric.update(*args, **options)
 
 
-@pytest.mark.parametrize("update", [compiled_update, lambda m, *a, **o: m.update(*a, **o)])
+def eager_update(metric, *args, **options):
+    metric.update(*args, **options)
+
+
+@pytest.mark.parametrize(
+    "update", [compiled_update, pytest.param(eager_update, marks=pytest.mark.slow)]
+)
 def test_buffer_equals_all_rows_at_once(update):
     a, b, ids, there, here = rows()
     metric = RetrievalBuffer(20, 3, ks=(1, 3))
@@ -62,7 +68,7 @@ def test_a_full_buffer_drops_and_counts():
     assert RetrievalBuffer(6, 3, ks=(1,)).compute()["recall_at_1"] == 0
 
 
-@pytest.mark.parametrize("ties", ["expected", "pessimistic"])
+@pytest.mark.parametrize("ties", ["expected", pytest.param("pessimistic", marks=pytest.mark.slow)])
 def test_gallery_equals_all_queries_at_once(ties):
     a, b, ids, there, here = rows()
     metric = GalleryRetrieval(ks=(1, 3), ties=ties)
@@ -70,7 +76,8 @@ def test_gallery_equals_all_queries_at_once(ties):
         metric.reset()
         for start, stop in SPLITS:
             part = slice(start, stop)
-            metric.update(
+            compiled_update(
+                metric,
                 a[part],
                 b,
                 query_ids=ids[part],

@@ -1,33 +1,47 @@
 """Pure functions on arrays: similarities, losses, attention, fusion, retrieval, media."""
 
 from datarax.functional.alignment import (
+    VICRegTerms,
     alignment_loss,
+    barlow_twins,
+    cca_loss,
+    centered_rows,
     centroid_uniformity,
+    cka,
     cosine_alignment,
+    cross_covariance,
+    cross_modal_consistency,
+    hsic,
     huber_alignment,
     huber_penalty,
+    in_modal_consistency,
+    kernel_matrix,
     modality_gap,
+    orthogonal_map,
+    procrustes_residual,
+    procrustes_transform,
+    relational_angle,
+    relational_distance,
+    similarity_distillation,
+    similarity_matching,
     squared_error_alignment,
     uniformity,
+    vicreg,
+    vicreg_terms,
 )
-from datarax.functional.attention import dot_product_attention
-from datarax.functional.attention_masks import media_location_mask, query_text_mask
+from datarax.functional.attention import (
+    co_attention,
+    dot_product_attention,
+    media_location_mask,
+    query_text_mask,
+    rotary_embedding,
+)
 from datarax.functional.audio import (
     frame_mask,
     log_mel_spectrogram,
     mask_spans,
     mel_filterbank,
     power_spectrogram,
-)
-from datarax.functional.bilinear import (
-    block_product,
-    hadamard_product,
-    mfb_product,
-    mfh_product,
-    mutan_product,
-    power_normalize,
-    signed_sqrt,
-    tucker_product,
 )
 from datarax.functional.classification import (
     class_embeddings,
@@ -42,12 +56,15 @@ from datarax.functional.color import (
     adjust_saturation,
 )
 from datarax.functional.contrastive import (
+    average_over_pairs,
     clamped_exp,
     gram_volume,
     has_positive,
     info_nce,
     info_nce_from_similarity,
     late_interaction,
+    matching_loss,
+    mean_similarities,
     nt_xent,
     pairwise_multimodal,
     sample_hard_negatives,
@@ -60,23 +77,28 @@ from datarax.functional.contrastive import (
     triplet,
     volume_contrastive,
 )
-from datarax.functional.correlation import cca_loss
-from datarax.functional.distillation import (
-    relational_angle,
-    relational_distance,
-    similarity_distillation,
-)
-from datarax.functional.experts import mixture_of_experts, product_of_experts
 from datarax.functional.fusion import (
     attention_weighted_sum,
+    block_product,
+    feature_modulation,
+    gated_product,
     gated_sum,
+    hadamard_product,
+    low_rank_tensor,
     masked_concatenate,
+    mfb_product,
+    mfh_product,
+    mixture_of_experts,
+    multiplicative_interaction,
+    mutan_product,
+    outer_product,
+    power_normalize,
+    product_of_experts,
+    signed_sqrt,
+    tucker_product,
     weighted_sum,
 )
-from datarax.functional.gating import feature_modulation, gated_product
-from datarax.functional.gromov import GromovTransport, gromov_wasserstein
 from datarax.functional.image import crop, flip, normalize, pad, resize, resized_crop
-from datarax.functional.kernels import cka, hsic, kernel_matrix
 from datarax.functional.masking import (
     masked_logsumexp,
     masked_mean,
@@ -84,32 +106,7 @@ from datarax.functional.masking import (
     safe_l2_norm,
     safe_l2_normalize,
 )
-from datarax.functional.matching import matching_loss
-from datarax.functional.moments import centered_rows, cross_covariance
-from datarax.functional.multiplicative import multiplicative_interaction
-from datarax.functional.normalization import layer_norm
-from datarax.functional.pairs import average_over_pairs, mean_similarities
-from datarax.functional.procrustes import orthogonal_map, procrustes_residual, procrustes_transform
-from datarax.functional.rank_statistics import (
-    mean_rank,
-    mean_reciprocal_rank,
-    median_rank,
-    recall_at_k,
-)
-from datarax.functional.ranking import (
-    RankedRelevance,
-    average_precision_at_r,
-    r_precision,
-    ranked_relevance,
-    retrieval_metrics,
-    true_recall_at_k,
-)
-from datarax.functional.redundancy import VICRegTerms, barlow_twins, vicreg, vicreg_terms
-from datarax.functional.relational import (
-    cross_modal_consistency,
-    in_modal_consistency,
-    similarity_matching,
-)
+from datarax.functional.normalization import layer_norm, rms_norm
 from datarax.functional.representation import (
     cca_correlation,
     cknna,
@@ -119,34 +116,40 @@ from datarax.functional.representation import (
 )
 from datarax.functional.retrieval import (
     Contest,
+    RankedRelevance,
+    average_precision_at_r,
     contest,
     contests,
     expected_reciprocal_rank,
     hit_probability,
+    mean_rank,
+    mean_reciprocal_rank,
+    median_rank,
+    r_precision,
     rank_of,
+    ranked_relevance,
     ranks,
+    recall_at_k,
+    retrieval_metrics,
+    true_recall_at_k,
 )
-from datarax.functional.root_mean_square import rms_norm
-from datarax.functional.rotary import rotary_embedding
-from datarax.functional.shared_similarity import co_attention
 from datarax.functional.similarity import (
     cosine_similarity,
     pairwise_cosine_similarity,
     pairwise_dot_product,
     pairwise_squared_distance,
 )
-from datarax.functional.tensor_fusion import low_rank_tensor, outer_product
 from datarax.functional.text import keep_tokens, mask_tokens
 from datarax.functional.transport import (
+    GromovTransport,
     Transport,
+    gromov_wasserstein,
     partial_sinkhorn,
     sinkhorn,
-    unbalanced_sinkhorn,
-)
-from datarax.functional.transport_sets import (
     sinkhorn_divergence,
     transport_cost,
     transport_features,
+    unbalanced_sinkhorn,
 )
 
 __all__ = [

@@ -7,8 +7,8 @@ from jaxtyping import Array, Float, Int, Num
 
 from datarax.functional.checks import broadcast_mask, check_floating, check_mask, check_rank
 from datarax.functional.masking import masked_mean, safe_l2_normalize
-from datarax.functional.rank_statistics import recall_at_k
-from datarax.functional.retrieval import Ties, contests, hit_probability, rank_of
+from datarax.functional.retrieval.rank_statistics import recall_at_k
+from datarax.functional.retrieval.ranks import Ties, contests, hit_probability, rank_of
 
 
 def class_embeddings(

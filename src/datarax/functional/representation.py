@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
+from datarax.functional.alignment.moments import centered_rows, check_same_rows, row_mask
 from datarax.functional.checks import accumulation_dtype, check_rank, check_same_shape
 from datarax.functional.masking import masked_mean
-from datarax.functional.moments import centered_rows, check_same_rows, row_mask
 from datarax.functional.similarity import pairwise_dot_product
 
 

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Num
 
-from datarax.functional.attention import dot_product_attention
+from datarax.functional.attention.dot_product import dot_product_attention
+from datarax.functional.attention.rotary import rotary_embedding
 from datarax.functional.checks import (
     accumulation_dtype,
     broadcast_array,
@@ -14,7 +15,6 @@ from datarax.functional.checks import (
     check_floating,
     common_dtype,
 )
-from datarax.functional.rotary import rotary_embedding
 from datarax.nn.linear import Linear
 from datarax.nn.normalization import LayerNorm, RMSNorm
 from datarax.nn.tokens import keep_tokens, token_mask

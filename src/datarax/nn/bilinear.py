@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from datarax.functional.bilinear import (
+from datarax.functional.fusion.bilinear import (
     block_product,
     mfh_product,
     power_normalize,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Num
 
-from datarax.functional.shared_similarity import co_attention
+from datarax.functional.attention.shared_similarity import co_attention
 from datarax.nn.attention import CrossAttention
 from datarax.nn.keys import split_keys
 from datarax.nn.linear import Linear

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 from flax import nnx
 from jaxtyping import Array, Float
 
-from datarax.functional.experts import mixture_of_experts, product_of_experts
+from datarax.functional.fusion.experts import mixture_of_experts, product_of_experts
 from datarax.nn.modalities import (
     Inputs,
     Presence,

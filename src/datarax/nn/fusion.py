@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from datarax.functional.fusion import (
+from datarax.functional.fusion.weighted import (
     Gate,
     attention_weighted_sum,
     gated_sum,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from datarax.functional.gating import feature_modulation, gated_product
+from datarax.functional.fusion.gating import feature_modulation, gated_product
 from datarax.nn.linear import Linear
 from datarax.nn.modalities import (
     Inputs,

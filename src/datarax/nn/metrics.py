@@ -11,11 +11,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Num
 
+from datarax.functional.alignment.moments import row_mask
 from datarax.functional.checks import check_floating, check_rank, check_same_shape
 from datarax.functional.masking import safe_l2_norm
-from datarax.functional.moments import row_mask
-from datarax.functional.ranking import retrieval_metrics
-from datarax.functional.retrieval import (
+from datarax.functional.retrieval.ranking import retrieval_metrics
+from datarax.functional.retrieval.ranks import (
     Contest,
     Ties,
     contests,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from datarax.functional.multiplicative import Form, multiplicative_interaction
+from datarax.functional.fusion.multiplicative import Form, multiplicative_interaction
 from datarax.nn.modalities import Inputs, Presence, check_inputs, check_widths, stack_presence
 
 

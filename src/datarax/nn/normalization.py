@@ -4,8 +4,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Num
 
-from datarax.functional.normalization import layer_norm
-from datarax.functional.root_mean_square import rms_norm
+from datarax.functional.normalization import layer_norm, rms_norm
 
 
 class LayerNorm(nnx.Module):

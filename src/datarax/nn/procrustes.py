@@ -4,10 +4,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Num
 
+from datarax.functional.alignment.moments import row_mask, zeroed_rows
+from datarax.functional.alignment.procrustes import orthogonal_map
 from datarax.functional.checks import accumulation_dtype, check_floating
 from datarax.functional.masking import masked_mean
-from datarax.functional.moments import row_mask, zeroed_rows
-from datarax.functional.procrustes import orthogonal_map
 
 
 class Fitted(nnx.Variable):

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Num
 
-from datarax.functional.attention_masks import TextAttention, query_text_mask
+from datarax.functional.attention.token_masks import TextAttention, query_text_mask
 from datarax.functional.checks import check_floating
 from datarax.nn.attention import CrossAttention
 from datarax.nn.feed_forward import Activation, FeedForward

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from datarax.functional.tensor_fusion import low_rank_tensor, outer_product
+from datarax.functional.fusion.tensor import low_rank_tensor, outer_product
 from datarax.nn.linear import Linear
 from datarax.nn.modalities import (
     Inputs,

@@ -4,7 +4,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float, Num
 
-from datarax.functional.attention import dot_product_attention
+from datarax.functional.attention.dot_product import dot_product_attention
 from datarax.functional.checks import check_floating, check_mask
 from datarax.nn.linear import Linear
 from datarax.nn.normalization import LayerNorm

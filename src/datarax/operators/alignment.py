@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from datarax.core.cross_modal import CrossModalOperator, CrossModalOperatorConfig
 from datarax.core.element_batch import Batch
-from datarax.functional.alignment import cosine_alignment
+from datarax.functional.alignment.distances import cosine_alignment
 from datarax.operators.alignment_config import AlignmentOperatorConfig
 from datarax.operators.alignment_losses import OF_BATCHES, OF_RECORDS, state_terms, vectors
 from datarax.operators.checks import check_count

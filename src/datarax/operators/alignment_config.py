@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from datarax.core.cross_modal import CrossModalOperatorConfig
-from datarax.functional.correlation import CCAForm, CCAObjective
-from datarax.functional.kernels import Kernel
-from datarax.functional.redundancy import Statistics
+from datarax.functional.alignment.correlation import CCAForm, CCAObjective
+from datarax.functional.alignment.kernels import Kernel
+from datarax.functional.alignment.redundancy import Statistics
 from datarax.operators.checks import (
     check_choice,
     check_count,

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from datarax.functional.alignment import (
+from datarax.functional.alignment.correlation import cca_loss
+from datarax.functional.alignment.distances import (
     alignment_loss,
     centroid_uniformity,
     cosine_alignment,
@@ -15,21 +16,20 @@ from datarax.functional.alignment import (
     squared_error_alignment,
     uniformity,
 )
-from datarax.functional.correlation import cca_loss
-from datarax.functional.distillation import (
+from datarax.functional.alignment.distillation import (
     relational_angle,
     relational_distance,
     similarity_distillation,
 )
-from datarax.functional.kernels import cka, hsic
-from datarax.functional.masking import safe_l2_normalize
-from datarax.functional.procrustes import procrustes_residual
-from datarax.functional.redundancy import barlow_twins, vicreg, vicreg_terms
-from datarax.functional.relational import (
+from datarax.functional.alignment.kernels import cka, hsic
+from datarax.functional.alignment.procrustes import procrustes_residual
+from datarax.functional.alignment.redundancy import barlow_twins, vicreg, vicreg_terms
+from datarax.functional.alignment.relational import (
     cross_modal_consistency,
     in_modal_consistency,
     similarity_matching,
 )
+from datarax.functional.masking import safe_l2_normalize
 from datarax.operators.alignment_config import AlignmentOperatorConfig
 
 RecordLoss = Callable[[AlignmentOperatorConfig, Array, Array], Array]

@@ -14,9 +14,9 @@ from datarax.core.cross_modal import CrossModalOperator, CrossModalOperatorConfi
 from datarax.core.element_batch import Batch
 from datarax.core.fields import require_fields
 from datarax.functional.contrastive import symile, volume_contrastive
+from datarax.functional.contrastive.pairs import average_over_pairs, mean_similarities
 from datarax.functional.contrastive.volume import Shape
 from datarax.functional.masking import safe_l2_normalize
-from datarax.functional.pairs import average_over_pairs, mean_similarities
 from datarax.functional.similarity import cosine_similarity
 from datarax.nn.projection import LogitScale, ProjectionHead
 from datarax.nn.queue import EmbeddingQueue

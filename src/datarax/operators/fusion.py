@@ -13,8 +13,8 @@ from datarax.core.cross_modal import CrossModalOperator, CrossModalOperatorConfi
 from datarax.core.element_batch import Batch
 from datarax.core.fields import get_field, require_fields
 from datarax.core.presence import row_presence, with_presence
-from datarax.functional.fusion import Gate
-from datarax.functional.multiplicative import Form
+from datarax.functional.fusion.multiplicative import Form
+from datarax.functional.fusion.weighted import Gate
 from datarax.nn.bilinear import Activation, Normalize
 from datarax.nn.fusion import Scores, WeightedSumFusion
 from datarax.nn.token_fusion import Readout

@@ -15,8 +15,8 @@ from datarax.core.cross_modal import CrossModalOperator, CrossModalOperatorConfi
 from datarax.core.element_batch import Batch
 from datarax.core.fields import require_fields
 from datarax.functional.contrastive import sample_hard_negatives
+from datarax.functional.contrastive.matching import matching_loss
 from datarax.functional.masking import masked_mean
-from datarax.functional.matching import matching_loss
 from datarax.functional.similarity import pairwise_cosine_similarity
 from datarax.nn.matching import MatchingFusion, MatchingHead
 from datarax.operators.checks import (

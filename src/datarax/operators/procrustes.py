@@ -11,7 +11,7 @@ from datarax.core.config import check_flag
 from datarax.core.cross_modal import CrossModalOperator, CrossModalOperatorConfig
 from datarax.core.element_batch import Batch
 from datarax.core.fields import get_field, require_fields
-from datarax.functional.procrustes import procrustes_transform
+from datarax.functional.alignment.procrustes import procrustes_transform
 from datarax.nn.procrustes import ProcrustesMap
 from datarax.operators.checks import check_choice, check_count, check_positive
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from datarax.core.presence import row_presence, with_presence
-from datarax.functional.attention_masks import TextAttention
+from datarax.functional.attention.token_masks import TextAttention
 from datarax.nn.feed_forward import Activation
 from datarax.nn.q_former import QFormerBlock
 from datarax.operators.checks import check_choice, check_count, check_number, check_positive

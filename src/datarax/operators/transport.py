@@ -11,19 +11,19 @@ from datarax.core.config import check_flag
 from datarax.core.cross_modal import CrossModalOperator, CrossModalOperatorConfig
 from datarax.core.element_batch import Batch
 from datarax.core.fields import get_field, require_fields
-from datarax.functional.gromov import GromovTransport, gromov_wasserstein
-from datarax.functional.marginals import Regulariser
-from datarax.functional.transport import (
-    Transport,
-    partial_sinkhorn,
-    sinkhorn,
-    unbalanced_sinkhorn,
-)
-from datarax.functional.transport_sets import (
+from datarax.functional.transport.gromov import GromovTransport, gromov_wasserstein
+from datarax.functional.transport.marginals import Regulariser
+from datarax.functional.transport.point_sets import (
     Metric,
     sinkhorn_divergence,
     transport_cost,
     transport_features,
+)
+from datarax.functional.transport.sinkhorn import (
+    Transport,
+    partial_sinkhorn,
+    sinkhorn,
+    unbalanced_sinkhorn,
 )
 from datarax.operators.checks import (
     check_choice,

@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from datarax.functional.alignment import modality_gap
+from datarax.functional.alignment.distances import modality_gap
 from datarax.sources.grouping import join_equal
 from datarax.train.baseline import Held, Ridge, features
 from datarax.train.model import FUSED, FUSED_FIELDS

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from datarax.functional.retrieval import contest, hit_probability, rank_of
+from datarax.functional.retrieval.ranks import contest, hit_probability, rank_of
 
 PLACES = (1, 5, 10)
 

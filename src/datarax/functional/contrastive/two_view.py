@@ -24,8 +24,7 @@ def nt_xent(
       a, b: two views; row `i` of one is the positive of row `i` of the other. Not normalised here.
       logit_scale: the inverse temperature `s` itself.
       where: bool [n]. A row with False is removed from rows, columns and denominators.
-      decoupled: the positive leaves the denominator (DCL, equation 6). lightly's `DCLLoss` adds the
-        logarithms of the sums over each view, where the paper takes the logarithm of their sum.
+      decoupled: the positive leaves the denominator (DCL, equation 6), as in lightly's `DCLLoss`.
 
     Returns:
       The mean of the losses of the two views of each row, at least float32, in [0, inf) (any sign

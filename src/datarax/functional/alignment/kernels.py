@@ -6,15 +6,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from datarax.functional.checks import accumulation_dtype, check_floating, check_rank
-from datarax.functional.masking import safe_l2_normalize
-from datarax.functional.moments import (
+from datarax.functional.alignment.moments import (
     centered_rows,
     check_same_rows,
     kept_rows,
     row_mask,
     zeroed_rows,
 )
+from datarax.functional.checks import accumulation_dtype, check_floating, check_rank
+from datarax.functional.masking import safe_l2_normalize
 from datarax.functional.similarity import pairwise_dot_product, pairwise_squared_distance
 
 Kernel = Literal["linear", "rbf"]

@@ -3,13 +3,13 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
+from datarax.functional.alignment.moments import check_same_rows, kept_rows, zeroed_rows
 from datarax.functional.checks import (
     accumulation_dtype,
     check_floating,
     check_rank,
     check_same_shape,
 )
-from datarax.functional.moments import check_same_rows, kept_rows, zeroed_rows
 from datarax.functional.similarity import pairwise_dot_product
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from datarax.functional.checks import broadcast_mask
-from datarax.functional.relevance import in_blocks, matching
+from datarax.functional.retrieval.relevance import in_blocks, matching
 
 Ties = Literal["expected", "lowest_index", "optimistic", "pessimistic"]
 

@@ -7,9 +7,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num, ScalarLike
 
 from datarax.functional.checks import accumulation_dtype, check_floating, check_rank
-from datarax.functional.marginals import marginals, mean_cost, positive_scalar, vector_mask
 from datarax.functional.similarity import pairwise_cosine_similarity, pairwise_squared_distance
-from datarax.functional.transport import sinkhorn
+from datarax.functional.transport.marginals import (
+    marginals,
+    mean_cost,
+    positive_scalar,
+    vector_mask,
+)
+from datarax.functional.transport.sinkhorn import sinkhorn
 
 Metric = Literal["squared_euclidean", "cosine"]
 

@@ -5,6 +5,13 @@ from typing import Literal, NamedTuple, get_args
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
+from datarax.functional.alignment.moments import (
+    centered_rows,
+    cross_covariance,
+    kept_rows,
+    row_mask,
+    zeroed_rows,
+)
 from datarax.functional.checks import (
     accumulation_dtype,
     check_floating,
@@ -12,13 +19,6 @@ from datarax.functional.checks import (
     check_same_shape,
 )
 from datarax.functional.masking import masked_mean
-from datarax.functional.moments import (
-    centered_rows,
-    cross_covariance,
-    kept_rows,
-    row_mask,
-    zeroed_rows,
-)
 from datarax.functional.similarity import pairwise_dot_product
 
 Statistics = Literal["each", "pooled"]

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
+from datarax.functional.alignment.moments import row_mask, zeroed_rows
 from datarax.functional.checks import (
     accumulation_dtype,
     check_floating,
@@ -15,7 +16,6 @@ from datarax.functional.masking import (
     safe_l2_norm,
     safe_l2_normalize,
 )
-from datarax.functional.moments import row_mask, zeroed_rows
 from datarax.functional.similarity import cosine_similarity, pairwise_squared_distance
 
 

@@ -4,7 +4,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from datarax.functional.alignment import huber_penalty
+from datarax.functional.alignment.distances import huber_penalty
+from datarax.functional.alignment.moments import (
+    centered_rows,
+    check_same_rows,
+    kept_rows,
+    row_mask,
+    zeroed_rows,
+)
 from datarax.functional.checks import (
     accumulation_dtype,
     check_floating,
@@ -16,13 +23,6 @@ from datarax.functional.masking import (
     masked_mean,
     masked_softmax,
     safe_l2_normalize,
-)
-from datarax.functional.moments import (
-    centered_rows,
-    check_same_rows,
-    kept_rows,
-    row_mask,
-    zeroed_rows,
 )
 from datarax.functional.similarity import pairwise_dot_product, pairwise_squared_distance
 

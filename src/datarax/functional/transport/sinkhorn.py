@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num, ScalarLike
 
-from datarax.functional.marginals import (
+from datarax.functional.transport.marginals import (
     Regulariser,
     marginals,
     mean_cost,
     positive_scalar,
     reference_measure,
 )
-from datarax.functional.potentials import Problem, dual_value, plan_of, solve
+from datarax.functional.transport.potentials import Problem, dual_value, plan_of, solve
 
 
 class Transport(NamedTuple):

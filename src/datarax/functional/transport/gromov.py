@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num, ScalarLike
 
 from datarax.functional.checks import accumulation_dtype, check_floating, check_rank
-from datarax.functional.marginals import marginals, mean_cost, positive_scalar
-from datarax.functional.potentials import Problem, plan_of, solve, zero_potentials
+from datarax.functional.transport.marginals import marginals, mean_cost, positive_scalar
+from datarax.functional.transport.potentials import Problem, plan_of, solve, zero_potentials
 
 
 class GromovTransport(NamedTuple):

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from datarax.functional.alignment.moments import centered_rows, check_same_rows, kept_rows
 from datarax.functional.checks import accumulation_dtype, check_floating, check_rank
-from datarax.functional.moments import centered_rows, check_same_rows, kept_rows
 from datarax.functional.similarity import pairwise_dot_product
 
 CCAForm = Literal["pairs", "gcca", "ey"]

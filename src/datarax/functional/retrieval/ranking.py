@@ -9,14 +9,13 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from datarax.functional.checks import accumulation_dtype, broadcast_mask
 from datarax.functional.masking import masked_mean
-from datarax.functional.rank_statistics import (
+from datarax.functional.retrieval.rank_statistics import (
     mean_rank,
     mean_reciprocal_rank,
     median_rank,
     recall_at_k,
 )
-from datarax.functional.relevance import in_blocks, matching
-from datarax.functional.retrieval import (
+from datarax.functional.retrieval.ranks import (
     Contest,
     Ties,
     check_ties,
@@ -25,6 +24,7 @@ from datarax.functional.retrieval import (
     hit_probability,
     rank_of,
 )
+from datarax.functional.retrieval.relevance import in_blocks, matching
 
 
 class RankedRelevance(NamedTuple):

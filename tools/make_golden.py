@@ -39,7 +39,6 @@ def main() -> None:
         parser.error(f"families must be among {list(FAMILIES)}, got {sorted(unknown)}")
     warnings.simplefilter("ignore")
     torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
     for family in arguments.families or FAMILIES:
         import_module(f"golden.{family}").record(Sources(arguments.sources))
 

@@ -99,6 +99,6 @@ def rows():
         yield pytest.param(case, False, id=f"{case}-f32", marks=marks)
 
 
-@pytest.mark.parametrize(("case", "wide"), rows())
+@pytest.mark.parametrize(("case", "wide"), list(rows()))
 def test_agrees_with_the_original(case, wide):
     GOLDEN.check(case, OURS[case], wide=wide)

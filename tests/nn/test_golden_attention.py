@@ -9,7 +9,9 @@ from golden_file import Golden, linear
 from datarax import nn
 
 GOLDEN = Golden("attention")
-WIDE = pytest.mark.parametrize("wide", [True, False], ids=["f64", "f32"])
+WIDE = pytest.mark.parametrize(
+    "wide", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["f64", "f32"]
+)
 
 
 def rngs():
@@ -79,7 +81,7 @@ def test_cross_attention_agrees_with_torchmultimodal(wide):
         layout |= linear(name, name)
     GOLDEN.check_module(
         "cross_attention",
-        nn.CrossAttention(4, 6, num_heads=2, head_dim=2, rngs=rngs()),
+        lambda: nn.CrossAttention(4, 6, num_heads=2, head_dim=2, rngs=rngs()),
         layout,
         lambda module, query, context, mask: module(query, context, context_mask=mask),
         wide=wide,
@@ -95,7 +97,7 @@ def test_grouped_heads_and_rotary_positions_agree_with_x_transformers(wide):
     }
     GOLDEN.check_module(
         "grouped_rotary",
-        nn.CrossAttention(
+        lambda: nn.CrossAttention(
             4, 6, num_heads=4, num_kv_heads=2, head_dim=4, use_bias=False, rngs=rngs()
         ),
         layout,
@@ -118,7 +120,7 @@ def test_the_resampler_agrees_with_flamingo(wide):
         layout |= kernel(f"layers/{k}/feed_forward/narrow", f"{feed_forward}.3")
     GOLDEN.check_module(
         "resampler",
-        nn.AttentionPool(
+        lambda: nn.AttentionPool(
             4,
             num_queries=2,
             depth=2,
@@ -145,7 +147,7 @@ def test_the_gated_block_agrees_with_flamingo(immediate, wide):
     layout["feed_forward_gate"] = lambda w: w["ff_gate"][0]
     GOLDEN.check_module(
         "gated_immediate" if immediate else "gated_every",
-        nn.GatedCrossAttention(
+        lambda: nn.GatedCrossAttention(
             4, 4, num_heads=2, head_dim=3, hidden_features=8, immediate_only=immediate, rngs=rngs()
         ),
         layout,
@@ -172,7 +174,7 @@ def test_latent_fusion_agrees_with_perceiver_io(wide):
     layout |= norm("norm", "decoder_cross_attn.norm_context") | linear("output", "to_logits")
     GOLDEN.check_module(
         "perceiver_io",
-        nn.LatentFusion(
+        lambda: nn.LatentFusion(
             (4,),
             3,
             latent_features=4,
@@ -209,7 +211,7 @@ def test_the_q_former_agrees_with_torchmultimodal(wide):
             layout |= norm(f"{ours}/{side}_feed_forward_norm", path)
     GOLDEN.check_module(
         "q_former",
-        nn.QFormerBlock(4, 6, num_queries=2, num_heads=2, hidden_features=6, rngs=rngs()),
+        lambda: nn.QFormerBlock(4, 6, num_queries=2, num_heads=2, hidden_features=6, rngs=rngs()),
         layout,
         lambda module, context, text: jnp.concatenate(module(context, text), axis=1),
         wide=wide,
@@ -233,8 +235,29 @@ def test_the_attention_pool_agrees_with_big_vision(wide):
         layout |= same(f"layers/0/norm/{part}", f"LayerNorm_0/{part}")
     GOLDEN.check_module(
         "map_head",
-        nn.AttentionPool(4, num_heads=2, hidden_features=6, rngs=rngs()),
+        lambda: nn.AttentionPool(4, num_heads=2, hidden_features=6, rngs=rngs()),
         layout,
         lambda module, x: module(x),
+        wide=wide,
+    )
+
+
+@WIDE
+def test_normalized_queries_and_keys_agree_with_flax(wide):
+    layout = same("output/bias", "out/bias")
+    layout["output/kernel"] = lambda w: w["out/kernel"].reshape(6, 4)
+    for name, width in (("query", 4), ("key", 6), ("value", 6)):
+        layout[f"{name}/kernel"] = lambda w, name=name, width=width: w[f"{name}/kernel"].reshape(
+            width, 6
+        )
+        layout[f"{name}/bias"] = lambda w, name=name: w[f"{name}/bias"].reshape(6)
+    for name in ("query", "key"):
+        layout |= same(f"{name}_norm/scale", f"{name}_ln/scale")
+        layout[f"{name}_norm/bias"] = np.zeros(3)
+    GOLDEN.check_module(
+        "qk_norm",
+        lambda: nn.CrossAttention(4, 6, num_heads=2, head_dim=3, qk_norm="layer", rngs=rngs()),
+        layout,
+        lambda module, query, context: module(query, context),
         wide=wide,
     )

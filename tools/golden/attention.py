@@ -8,6 +8,7 @@ are not ours; a pair of co-attention is a cross-attention).
 
 from functools import partial
 
+import flax.linen as nn
 import numpy as np
 import torch
 
@@ -24,6 +25,7 @@ def record(sources: Sources) -> None:
     perceiver(golden)
     q_former(golden)
     map_head(golden, sources)
+    normalized(golden)
     golden.save()
 
 
@@ -169,4 +171,16 @@ def map_head(golden: Recorder, sources: Sources) -> None:
         head(mlp_dim=6, num_heads=2),
         lambda apply, x: apply(x),
         {"x": golden.normal(2, 5, 4)},
+    )
+
+
+def normalized(golden: Recorder) -> None:
+    """Normalised queries and keys; flax's norms have no bias."""
+    linen_case(
+        golden,
+        "qk_norm",
+        packaged("flax", "linen.MultiHeadDotProductAttention(normalize_qk=True)"),
+        nn.MultiHeadDotProductAttention(num_heads=2, qkv_features=6, normalize_qk=True),
+        lambda apply, query, context: apply(query, context),
+        {"query": golden.normal(2, 3, 4), "context": golden.normal(2, 5, 6)},
     )

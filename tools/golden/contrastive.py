@@ -52,6 +52,15 @@ def open_clip(golden: Recorder) -> None:
                 lambda a, b, scale, bias, loss=losses[name]: loss()(a, b, scale, bias),
                 inputs,
             )
+    loss = losses["ClipLoss"]
+    golden.add(
+        "open_clip_pairs",
+        packaged("open_clip_torch", "loss.py:ClipLoss, the mean over three pairs"),
+        lambda x0, x1, x2, scale: (
+            (loss()(x0, x1, scale) + loss()(x0, x2, scale) + loss()(x1, x2, scale)) / 3
+        ),
+        {f"x{k}": golden.unit(5, 4) for k in range(3)} | {"scale": np.array(9.0)},
+    )
 
 
 def torchmultimodal(golden: Recorder) -> None:
@@ -215,7 +224,7 @@ def loob(golden: Recorder, sources: Sources) -> None:
         "info_loob",
         sources.name("ml-jku/cloob", "src/training/methods.py:infoLOOB_loss"),
         lambda a, b, scale: loss(a, b, torch.eye(len(a)) > 0.5, scale),
-        pair(golden, 6, 4, 30.0),
+        pair(golden, 6, 4, 4.0),
     )
 
 

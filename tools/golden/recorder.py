@@ -24,6 +24,7 @@ class Recorder:
     def __init__(self, family: str, *, seed: int) -> None:
         self.family = family
         self.rng = np.random.default_rng(seed)
+        torch.manual_seed(seed)
         self.arrays = {"seed": np.array(seed), "torch": np.array(version("torch"))}
 
     def normal(self, *shape: int) -> np.ndarray:

@@ -72,7 +72,7 @@ class CrossAttention(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         shared = num_heads if num_kv_heads is None else num_kv_heads
-        _check_options(num_heads, head_dim, shared, qk_norm, gate, dropout)
+        _check_options(num_heads, head_dim, shared, qk_norm=qk_norm, gate=gate, dropout=dropout)
         self.num_heads, self.num_kv_heads, self.head_dim = num_heads, shared, head_dim
         self.rope_base, self.dropout, self.gate_kind = rope_base, dropout, gate
         width, kv_width = num_heads * head_dim, shared * head_dim
@@ -164,9 +164,13 @@ class CrossAttention(nnx.Module):
         keep = self._keep(keep, mask, bias)
         query, context = common_dtype(keep_tokens(query, queries), keep_tokens(context, contexts))
         output, weights = dot_product_attention(
-            self._heads(query, self.query, self.query_norm, query_positions, queries),
-            self._heads(context, self.key, self.key_norm, context_positions, contexts),
-            self._heads(context, self.value, None, None, contexts),
+            self._heads(
+                query, self.query, queries, norm=self.query_norm, positions=query_positions
+            ),
+            self._heads(
+                context, self.key, contexts, norm=self.key_norm, positions=context_positions
+            ),
+            self._heads(context, self.value, contexts),
             mask=keep,
             bias=bias,
             dropout=self.dropout,
@@ -201,9 +205,10 @@ class CrossAttention(nnx.Module):
         self,
         x: Array,
         layer: Linear,
-        norm: LayerNorm | RMSNorm | None,
-        positions: Array | None,
         there: Array,
+        *,
+        norm: LayerNorm | RMSNorm | None = None,
+        positions: Array | None = None,
     ) -> Array:
         heads = layer(x)
         heads = heads.reshape(*heads.shape[:-1], -1, self.head_dim)
@@ -258,6 +263,7 @@ def _check_options(
     num_heads: int,
     head_dim: int,
     num_kv_heads: int,
+    *,
     qk_norm: HeadNorm | None,
     gate: AttentionGate | None,
     dropout: float,

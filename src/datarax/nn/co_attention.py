@@ -61,7 +61,14 @@ class CoAttention(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         widths = tuple(in_features)
-        _check_options(widths, method, num_heads, head_dim, include_self, dropout)
+        _check_options(
+            widths,
+            method,
+            num_heads=num_heads,
+            head_dim=head_dim,
+            include_self=include_self,
+            dropout=dropout,
+        )
         self.in_features, self.method = widths, method
         self.num_heads, self.head_dim = num_heads, head_dim
         self.include_self = include_self
@@ -159,6 +166,7 @@ class CoAttention(nnx.Module):
 def _check_options(
     widths: tuple[int, ...],
     method: CoAttentionMethod,
+    *,
     num_heads: int,
     head_dim: int,
     include_self: bool,

@@ -121,7 +121,14 @@ class LatentFusion(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         d = latent_features
-        _check_options(in_features, num_latents, num_reads, depth, decode, num_outputs)
+        _check_options(
+            in_features,
+            num_latents=num_latents,
+            num_reads=num_reads,
+            depth=depth,
+            decode=decode,
+            num_outputs=num_outputs,
+        )
         if head_dim is None and d % num_heads:
             raise ValueError(f"num_heads {num_heads} does not divide {d}: give head_dim")
         head_dim = d // num_heads if head_dim is None else head_dim
@@ -213,6 +220,7 @@ class LatentFusion(nnx.Module):
 
 def _check_options(
     in_features: Sequence[int],
+    *,
     num_latents: int,
     num_reads: int,
     depth: int,

@@ -74,7 +74,9 @@ class TransformerFusion(nnx.Module):
         self.types = nnx.Param(normal(rngs.params(), (count, width), jnp.float32))
         drawn = normal(rngs.params(), (width,), jnp.float32)
         self.cls = nnx.Param(drawn) if readout == "cls" else None
-        self.blocks = nnx.List(_blocks(depth, width, num_heads, mlp_features, rngs))
+        self.blocks = nnx.List(
+            _blocks(depth, width, num_heads=num_heads, mlp_features=mlp_features, rngs=rngs)
+        )
         self.norm = LayerNorm(width)
         self.output = Linear(width, out_features, rngs=rngs)
 
@@ -82,7 +84,9 @@ class TransformerFusion(nnx.Module):
         self, inputs: Inputs, presence: Presence = None, *, masks: TokenMasks = None
     ) -> Float[Array, "..."]:
         """The fused vector [..., out_features]."""
-        tokens, keeps = _tokens(self.projections, inputs, presence, masks, self.in_features)
+        tokens, keeps = _tokens(
+            self.projections, inputs, presence, masks=masks, in_features=self.in_features
+        )
         tokens = [x + _repeat(v, x.shape, x) for x, v in zip(tokens, self.types[...], strict=True)]
         live = jnp.any(jnp.concatenate(keeps, axis=-1), axis=-1, keepdims=True)
         if self.cls is not None:
@@ -159,7 +163,10 @@ class BottleneckFusion(nnx.Module):
         self.cls = nnx.Param(drawn) if readout == "cls" else None
         drawn = normal(rngs.params(), (num_bottlenecks, width), jnp.float32)
         self.bottleneck = nnx.Param(drawn) if fusion_layer < depth else None
-        towers = [_blocks(depth, width, num_heads, mlp_features, rngs) for _ in range(count)]
+        towers = [
+            _blocks(depth, width, num_heads=num_heads, mlp_features=mlp_features, rngs=rngs)
+            for _ in range(count)
+        ]
         self.blocks = nnx.List([nnx.List(layer) for layer in zip(*towers, strict=True)])
         self.norm = LayerNorm(width)
         self.output = Linear(width, out_features, rngs=rngs)
@@ -168,7 +175,9 @@ class BottleneckFusion(nnx.Module):
         self, inputs: Inputs, presence: Presence = None, *, masks: TokenMasks = None
     ) -> Float[Array, "..."]:
         """The fused vector [..., out_features]."""
-        tokens, keeps = _tokens(self.projections, inputs, presence, masks, self.in_features)
+        tokens, keeps = _tokens(
+            self.projections, inputs, presence, masks=masks, in_features=self.in_features
+        )
         there = jnp.stack([jnp.any(keep, axis=-1) for keep in keeps], axis=-1)
         if self.cls is not None:
             shape = (*tokens[0].shape[:-2], 1, tokens[0].shape[-1])
@@ -210,7 +219,7 @@ class BottleneckFusion(nnx.Module):
 
 
 def _blocks(
-    depth: int, width: int, num_heads: int, mlp_features: int | None, rngs: nnx.Rngs
+    depth: int, width: int, *, num_heads: int, mlp_features: int | None, rngs: nnx.Rngs
 ) -> list[TransformerBlock]:
     if depth < 1:
         raise ValueError(f"depth must be positive, got {depth}")
@@ -230,6 +239,7 @@ def _tokens(
     layers: Iterable[Linear],
     inputs: Inputs,
     presence: Presence,
+    *,
     masks: TokenMasks,
     in_features: Sequence[int],
 ) -> tuple[list[Array], list[Array]]:

@@ -176,7 +176,7 @@ class TransportOperator(CrossModalOperator):
         names = (self.config.source_mask, self.config.target_mask)
         masks = [None if name is None else get_field(data, name) for name in names]
         source, target = self._extract_inputs(data)
-        outputs = _outputs(self.config, source, target, masks[0], masks[1])
+        outputs = _outputs(self.config, source, target, masks=(masks[0], masks[1]))
         return self._store_outputs(data, outputs), state, metadata
 
     def apply_batch(self, batch: Batch, stats: dict[str, Any] | None = None) -> Batch:
@@ -186,7 +186,7 @@ class TransportOperator(CrossModalOperator):
         self.check_batch(batch)
         where = batch.where(*self.config.input_fields)
         source, target = self._extract_inputs(batch.data)
-        outputs = _outputs(self.config, source, target, where, where)
+        outputs = _outputs(self.config, source, target, masks=(where, where))
         rows = (batch.batch_size,)
         outputs = [x if x.ndim else jnp.broadcast_to(x, rows) for x in outputs]
         return batch.replace(data=self._store_outputs(batch.data, outputs))
@@ -196,17 +196,19 @@ def _outputs(
     config: TransportOperatorConfig,
     source: Array,
     target: Array,
-    source_mask: Array | None,
-    target_mask: Array | None,
+    *,
+    masks: tuple[Array | None, Array | None],
 ) -> list[Array]:
     """As many of loss, transported target, convergence and plan as there are output fields."""
-    masks: dict[str, Any] = {"a_mask": source_mask, "b_mask": target_mask}
-    found = _transport(config, source, target, masks)
+    options: dict[str, Any] = dict(zip(("a_mask", "b_mask"), masks, strict=True))
+    found = _transport(config, source, target, options)
     if config.objective == "divergence":
-        loss = sinkhorn_divergence(source, target, metric=config.metric, **masks, **_common(config))
+        loss = sinkhorn_divergence(
+            source, target, metric=config.metric, **options, **_common(config)
+        )
     else:
         loss = found.cost if config.objective == "cost" else found.regularised_cost
-    brought = transport_features(found.plan, target, mask=target_mask)
+    brought = transport_features(found.plan, target, mask=masks[1])
     return [loss, brought, found.converged, found.plan][: len(config.output_fields)]
 
 

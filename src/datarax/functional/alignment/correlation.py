@@ -68,7 +68,13 @@ def cca_loss(
       -1.0
     """
     chosen = _checked_form(views, form, objective)
-    _check_options(chosen, objective, components, ridge, min(x.shape[1] for x in views))
+    _check_options(
+        form=chosen,
+        objective=objective,
+        components=components,
+        ridge=ridge,
+        width=min(x.shape[1] for x in views),
+    )
     wide = accumulation_dtype(*views)
     rows = views[0].shape[0]
     centered = [centered_rows(x.astype(wide), where=where) for x in views]
@@ -159,7 +165,7 @@ def _checked_form(views: Sequence[Array], form: str | None, objective: str) -> s
 
 
 def _check_options(
-    form: str, objective: str, components: int | None, ridge: float | int, width: int
+    *, form: str, objective: str, components: int | None, ridge: float | int, width: int
 ) -> None:
     if objective not in get_args(CCAObjective):
         raise ValueError(

@@ -102,7 +102,9 @@ def hsic(
       >>> hsic(jnp.array([[1.0], [3.0]]), jnp.array([[1.0], [3.0]]))
       Array(4., dtype=float32)
     """
-    left, right = _centered_kernels(a, b, kernel, bandwidth, debiased, where)
+    left, right = _centered_kernels(
+        a, b, kernel=kernel, bandwidth=bandwidth, debiased=debiased, where=where
+    )
     if not debiased:
         divisor = kept_rows(where, rows=len(left), less=1) ** 2
     else:
@@ -145,7 +147,9 @@ def cka(
     """
     if kernel == "linear":
         a, b = _unit_scale(a, where, "a"), _unit_scale(b, where, "b")
-    left, right = _centered_kernels(a, b, kernel, bandwidth, debiased, where)
+    left, right = _centered_kernels(
+        a, b, kernel=kernel, bandwidth=bandwidth, debiased=debiased, where=where
+    )
     return jnp.sum(safe_l2_normalize(left.ravel()) * safe_l2_normalize(right.ravel()))
 
 
@@ -162,6 +166,7 @@ def _unit_scale(x: Array, where: Array | None, name: str) -> Array:
 def _centered_kernels(
     a: Array,
     b: Array,
+    *,
     kernel: Kernel,
     bandwidth: float | int | None,
     debiased: bool,

@@ -95,7 +95,14 @@ def gromov_wasserstein(
             raise ValueError(f"{name} must be at least 1, got {count}")
     if not 0 <= cross_weight <= 1:
         raise ValueError(f"cross_weight must be in [0, 1], got {cross_weight}")
-    pair = _structures(a_cost, b_cost, cross_cost, (a, b), (a_mask, b_mask), weight=cross_weight)
+    pair = _structures(
+        a_cost,
+        b_cost,
+        cross_cost,
+        weights=(a, b),
+        masks=(a_mask, b_mask),
+        weight=cross_weight,
+    )
     independent = pair.a[:, None] * pair.b[None, :]
     unit = mean_cost(_gradient(pair, independent), pair.a, pair.b) if relative else None
     scale = positive_scalar(epsilon, name="epsilon", like=pair.cross, unit=unit)
@@ -136,9 +143,9 @@ def _structures(
     a_cost: Array,
     b_cost: Array,
     cross_cost: Array | None,
+    *,
     weights: tuple[Array | None, Array | None],
     masks: tuple[Array | None, Array | None],
-    *,
     weight: float | int,
 ) -> _Structures:
     for name, cost in (("a_cost", a_cost), ("b_cost", b_cost)):

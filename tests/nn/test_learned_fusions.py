@@ -224,6 +224,18 @@ def test_a_bottleneck_that_begins_after_the_last_layer_is_separate_encoders():
     np.testing.assert_allclose(run(module, inputs, masks), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(("options", "meet"), [({}, True), ({"fusion_layer": 1}, False)])
+def test_by_default_modalities_meet_in_the_bottleneck(options, meet):
+    module = nn.BottleneckFusion((2, 3), 4, num_heads=1, rngs=nnx.Rngs(0), **options)
+    seen = []
+    # The readout's mean adds the modalities up: what they tell each other shows before it alone.
+    module.norm = lambda x: seen.append(x) or x
+    first = normal(2, 2)
+    for second in (normal(1, 3, seed=1), normal(1, 3, seed=2)):
+        module([first, second])
+    assert np.allclose(seen[0], seen[2]) is not meet
+
+
 def test_bottleneck_tokens_are_averaged_over_what_is_there():
     options = {"num_heads": 1, "mlp_features": 5, "fusion_layer": 0}
     module = nn.BottleneckFusion(WIDTHS, OUT, rngs=nnx.Rngs(0), **options)

@@ -112,8 +112,9 @@ class BottleneckFusion(nnx.Module):
       out_features: the width of the result.
       hidden_features: the width of a token inside; `None`: `out_features`.
       depth: number of layers.
-      fusion_layer: the first layer with bottleneck tokens, from 0 to `depth`, at which the
-        modalities never meet before the readout.
+      fusion_layer: the first layer with bottleneck tokens, from 0 to `depth`. What one modality
+        writes into them another reads a layer later: the modalities meet before the readout only
+        where it is at most `depth - 2`.
       num_bottlenecks: number of bottleneck tokens (scenic's MBT adds one with a class token).
       num_heads: heads of each block, which divide the width.
       mlp_features: the width between a block's two layers; `None`: four times the token's.
@@ -141,7 +142,7 @@ class BottleneckFusion(nnx.Module):
         *,
         hidden_features: int | None = None,
         depth: int = 2,
-        fusion_layer: int = 1,
+        fusion_layer: int = 0,
         num_bottlenecks: int = 4,
         num_heads: int = 4,
         mlp_features: int | None = None,

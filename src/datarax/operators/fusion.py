@@ -56,7 +56,7 @@ class FusionOperatorConfig(CrossModalOperatorConfig):
       token_masks: transformer, bottleneck: for input fields that are token sequences `[t, d]` the
         field with a bool for each token, True to keep; a field without an entry keeps all.
       num_bottlenecks, fusion_layer: bottleneck: the shared tokens, and the layer from which on
-        they are there.
+        they are there; above `depth - 2` the fields do not meet before the readout.
       form: multiplicative: the weights made from the conditioner are a `"matrix"`, a `"vector"`
         (its diagonal) or a `"scalar"`.
 
@@ -84,7 +84,7 @@ class FusionOperatorConfig(CrossModalOperatorConfig):
     readout: Readout = field(default="mean", kw_only=True)
     token_masks: dict[str, str] | None = field(default=None, kw_only=True, hash=False)
     num_bottlenecks: int = field(default=4, kw_only=True)
-    fusion_layer: int = field(default=1, kw_only=True)
+    fusion_layer: int = field(default=0, kw_only=True)
     form: Form = field(default="matrix", kw_only=True)
 
     def __post_init__(self) -> None:

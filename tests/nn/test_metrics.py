@@ -114,11 +114,43 @@ def test_geometry_equals_all_rows_at_once():
     np.testing.assert_allclose(metric.compute()["uniformity"], spread, rtol=1e-5)
 
 
+def test_geometry_keeps_what_sums_would_round_away():
+    a, b, *_ = rows()
+    far = 50 * a + 1000
+    metric = EmbeddingGeometry(3)
+    for part in (slice(0, 5), slice(5, 5), slice(5, 13)):
+        compiled_update(metric, far[part], 50 * a[part] - b[part])
+    expected = functional.distribution_gap(far, 50 * a - b)
+    np.testing.assert_allclose(metric.compute()["distribution_gap"], expected, rtol=1e-4)
+    apart = EmbeddingGeometry(1)
+    apart.update(jnp.asarray([[0.0], [20.0]]), jnp.asarray([[0.0], [20.0]]))
+    np.testing.assert_allclose(apart.compute()["uniformity"], -800, rtol=1e-6)
+
+
+BUFFER, PAIR = RetrievalBuffer(3, 2), jnp.ones((2, 2))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"query_ids": jnp.ones(2)}, TypeError, "query_ids must be integers, got float32"),
+        ({"query_ids": jnp.arange(3)}, ValueError, r"query_ids must have shape \(2,\), got \(3,\)"),
+        ({"query_presence": jnp.ones(2)}, TypeError, "query_presence must be boolean"),
+        ({"target_presence": jnp.ones(3, bool)}, ValueError, r"target_presence must have shape"),
+    ],
+)
+def test_buffer_refuses(options, error, message):
+    with pytest.raises(error, match=message):
+        BUFFER.update(PAIR, PAIR, **options)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: RetrievalBuffer(0, 3), "capacity must be at least 1, got 0"),
         (lambda: RetrievalBuffer(3, 0), "features must be at least 1, got 0"),
+        (lambda: RetrievalBuffer(3, 2, ks=(0,)), "ks must be at least 1 each, got 0"),
+        (lambda: GalleryRetrieval(ks=(1, 0), ties="optimistic"), "ks must be at least 1 each"),
         (lambda: EmbeddingGeometry(0), "features must be positive, got 0"),
         (lambda: EmbeddingGeometry(3, t=0.0), "t must be positive, got 0"),
         (

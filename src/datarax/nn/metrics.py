@@ -7,22 +7,25 @@ no module can be changed, and `update` raises.
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int, Num
 
 from datarax.functional.alignment.moments import row_mask
 from datarax.functional.checks import check_floating, check_rank, check_same_shape
-from datarax.functional.masking import safe_l2_norm
+from datarax.functional.masking import masked_logsumexp, safe_l2_norm
 from datarax.functional.retrieval.ranking import retrieval_metrics
 from datarax.functional.retrieval.ranks import (
     Contest,
     Ties,
+    check_ties,
     contests,
     expected_reciprocal_rank,
     hit_probability,
     rank_of,
 )
+from datarax.functional.retrieval.relevance import matching
 from datarax.functional.similarity import pairwise_squared_distance
 
 
@@ -39,7 +42,7 @@ class RetrievalBuffer(nnx.Metric):
       ks, ties: as in `functional.retrieval_metrics`.
 
     Raises:
-      ValueError: if a size is not positive.
+      ValueError: if a size or one of `ks` is not positive, or `ties` is unknown.
 
     Example:
       >>> metric = RetrievalBuffer(4, 2, ks=[1])
@@ -60,10 +63,11 @@ class RetrievalBuffer(nnx.Metric):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         self.capacity, self.features = capacity, features
-        self.ks, self.ties = tuple(ks), ties
+        self.ks, self.ties = _checked(ks, ties), ties
         self._queries = MetricValue(jnp.zeros((capacity, features), jnp.float32))
         self._targets = MetricValue(jnp.zeros((capacity, features), jnp.float32))
-        self._ids = MetricValue(jnp.zeros((2, capacity), jnp.int32))
+        widest = jax.dtypes.canonicalize_dtype(int)  # int64 ids under jax.enable_x64
+        self._ids = MetricValue(jnp.zeros((2, capacity), widest))
         self._present = MetricValue(jnp.zeros((2, capacity), bool))
         self._seen = MetricValue(jnp.zeros((), jnp.int32))
 
@@ -97,29 +101,31 @@ class RetrievalBuffer(nnx.Metric):
           query_presence, target_presence: bool [n]; absent rows may hold NaN.
 
         Raises:
-          TypeError: if embeddings are not floating point or masks not boolean.
+          TypeError: if embeddings are not floating point, ids not integers or masks not boolean.
           ValueError: if shapes do not fit, or `target_ids` come without `query_ids`.
         """
-        check_floating(queries=queries, targets=targets)
         check_same_shape(queries=queries, targets=targets)
-        n = len(queries)
-        if queries.shape != (n, self.features):
+        if queries.ndim != 2 or queries.shape[1] != self.features:
             raise ValueError(f"queries must have shape [n, {self.features}], got {queries.shape}")
-        if query_ids is None and target_ids is not None:
-            raise ValueError("target_ids need query_ids, got None")
+        pairs = matching(
+            queries,
+            targets,
+            positives=None,
+            query_ids=query_ids,
+            target_ids=target_ids,
+            query_presence=query_presence,
+            target_presence=target_presence,
+        )
         seen = self._seen[...]
-        slots = seen + jnp.arange(n, dtype=jnp.int32)
-        first = slots if query_ids is None else query_ids.astype(jnp.int32)
-        second = first if target_ids is None else target_ids.astype(jnp.int32)
-        there = jnp.stack([row_mask(mask, rows=n) for mask in (query_presence, target_presence)])
-        for buffer, rows, mask in zip(
-            (self._queries, self._targets), (queries, targets), there, strict=True
-        ):
-            kept = jnp.where(mask[:, None], rows, 0).astype(jnp.float32)
-            buffer[...] = buffer[...].at[slots].set(kept, mode="drop")
-        self._ids[...] = self._ids[...].at[:, slots].set(jnp.stack([first, second]), mode="drop")
+        slots = seen + jnp.arange(len(queries), dtype=jnp.int32)
+        both = (slots, slots) if query_ids is None else (pairs.query_ids, pairs.target_ids)
+        ids = jnp.stack([x.astype(self._ids.dtype) for x in both])
+        there = jnp.stack([pairs.asked, pairs.there])
+        for buffer, rows in ((self._queries, pairs.queries), (self._targets, pairs.targets)):
+            buffer[...] = buffer[...].at[slots].set(rows.astype(jnp.float32), mode="drop")
+        self._ids[...] = self._ids[...].at[:, slots].set(ids, mode="drop")
         self._present[...] = self._present[...].at[:, slots].set(there, mode="drop")
-        self._seen[...] = seen + n
+        self._seen[...] = seen + len(queries)
 
     def compute(self) -> dict[str, Float[Array, ""]]:
         """`functional.retrieval_metrics` of the rows that are kept; all 0 without any."""
@@ -143,6 +149,9 @@ class GalleryRetrieval(nnx.Metric):
       ties: as in `functional.rank_of`; with `"expected"` recall and reciprocal are exact means over
         all orders of equal scores.
 
+    Raises:
+      ValueError: if one of `ks` is not positive, or `ties` is unknown.
+
     Example:
       >>> metric = GalleryRetrieval(ks=[1])
       >>> metric.update(jnp.eye(3), jnp.eye(3), positives=jnp.array([0, 1, 0]))
@@ -151,7 +160,7 @@ class GalleryRetrieval(nnx.Metric):
     """
 
     def __init__(self, *, ks: Sequence[int] = (1, 5, 10), ties: Ties = "expected") -> None:
-        self.ks, self.ties = tuple(ks), ties
+        self.ks, self.ties = _checked(ks, ties), ties
         self._sums = MetricValue(jnp.zeros(len(self.ks) + 2, jnp.float32))
         self._count = MetricValue(jnp.zeros((), jnp.int32))
 
@@ -234,16 +243,17 @@ class EmbeddingGeometry(nnx.Metric):
             if not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
         self.features, self.t = features, t
-        self._centres = MetricValue(jnp.zeros((2, features), jnp.float32))
-        self._squares = MetricValue(jnp.zeros((), jnp.float32))
-        self._potentials = MetricValue(jnp.zeros(2, jnp.float32))
+        self._shift = MetricValue(jnp.zeros(features, jnp.float32))
+        self._scatter = MetricValue(jnp.zeros((), jnp.float32))
+        self._potentials = MetricValue(jnp.full(2, -jnp.inf, jnp.float32))
         self._pairs = MetricValue(jnp.zeros((), jnp.float32))
         self._count = MetricValue(jnp.zeros((), jnp.int32))
 
     def reset(self) -> None:
         """Forget all rows."""
-        for sums in (self._centres, self._squares, self._potentials, self._pairs, self._count):
+        for sums in (self._shift, self._scatter, self._pairs, self._count):
             sums[...] = jnp.zeros_like(sums[...])
+        self._potentials[...] = jnp.full(2, -jnp.inf, jnp.float32)
 
     def update(
         self, a: Num[Array, "n d"], b: Num[Array, "n d"], *, where: Array | None = None
@@ -264,28 +274,50 @@ class EmbeddingGeometry(nnx.Metric):
         if a.shape[1] != self.features:
             raise ValueError(f"a must have shape [n, {self.features}], got {a.shape}")
         keep = row_mask(where, rows=len(a))
-        both = jnp.where(keep[None, :, None], jnp.stack([a, b]), 0).astype(jnp.float32)
+        a, b = (jnp.where(keep[:, None], x, 0).astype(jnp.float32) for x in (a, b))
+        self._add_differences(a - b, keep)
         apart = keep[:, None] & keep[None, :] & ~jnp.eye(len(a), dtype=bool)
-        self._centres[...] = self._centres[...] + jnp.sum(both, axis=1)
-        self._squares[...] = self._squares[...] + jnp.sum((both[0] - both[1]) ** 2)
-        self._potentials[...] = self._potentials[...] + jnp.stack(
-            [jnp.sum(jnp.exp(-self.t * pairwise_squared_distance(x, x)), where=apart) for x in both]
-        )
+        sums = [_log_potential(x, apart, t=self.t) for x in (a, b)]
+        self._potentials[...] = jnp.logaddexp(self._potentials[...], jnp.stack(sums))
         self._pairs[...] = self._pairs[...] + jnp.sum(apart, dtype=jnp.float32)
-        self._count[...] = self._count[...] + jnp.sum(keep, dtype=jnp.int32)
 
     def compute(self) -> dict[str, Float[Array, ""]]:
         """`alignment` (mean squared distance of the pairs), `uniformity` (the mean of both
         modalities), `modality_gap` and `distribution_gap`; 0 without rows.
         """
-        count = jnp.maximum(self._count[...], 1).astype(jnp.float32)
-        alignment = self._squares[...] / count
-        gap = safe_l2_norm((self._centres[...][0] - self._centres[...][1]) / count)
-        some = self._pairs[...] > 0
-        mean = jnp.where(some, self._potentials[...] / jnp.maximum(self._pairs[...], 1), 1)
+        scatter = self._scatter[...] / jnp.maximum(self._count[...], 1).astype(jnp.float32)
+        pairs = self._pairs[...]
+        spread = jnp.mean(self._potentials[...]) - jnp.log(jnp.maximum(pairs, 1))
         return {
-            "alignment": alignment,
-            "uniformity": jnp.mean(jnp.log(jnp.maximum(mean, jnp.finfo(jnp.float32).tiny))),
-            "modality_gap": gap,
-            "distribution_gap": jnp.sqrt(jnp.maximum(alignment - gap**2, 0)),
+            "alignment": scatter + jnp.sum(self._shift[...] ** 2),
+            "uniformity": jnp.where(pairs > 0, spread, 0),
+            "modality_gap": safe_l2_norm(self._shift[...]),
+            "distribution_gap": jnp.sqrt(scatter),
         }
+
+    def _add_differences(self, apart: Array, keep: Array) -> None:
+        """Their mean and their squares about it, by Chan et al., 1979: no difference of sums."""
+        count = jnp.sum(keep, dtype=jnp.float32)
+        mean = jnp.sum(apart, axis=0) / jnp.maximum(count, 1)
+        scatter = jnp.sum(jnp.where(keep[:, None], apart - mean[None, :], 0) ** 2)
+        before = self._count[...].astype(jnp.float32)
+        share = count / jnp.maximum(before + count, 1)
+        moved = mean - self._shift[...]
+        self._shift[...] = self._shift[...] + moved * share
+        self._scatter[...] = self._scatter[...] + scatter + jnp.sum(moved**2) * before * share
+        self._count[...] = self._count[...] + jnp.sum(keep, dtype=jnp.int32)
+
+
+def _log_potential(x: Array, apart: Array, *, t: float | int) -> Array:
+    """Logarithm of the sum of potentials over pairs of rows, which itself may underflow."""
+    exponents = -t * pairwise_squared_distance(x, x)
+    total = masked_logsumexp(exponents.ravel(), where=apart.ravel())
+    return jnp.where(jnp.any(apart), total, -jnp.inf)
+
+
+def _checked(ks: Sequence[int], ties: Ties) -> tuple[int, ...]:
+    check_ties(ties)
+    for k in ks:
+        if k < 1:
+            raise ValueError(f"ks must be at least 1 each, got {k}")
+    return tuple(ks)

@@ -203,6 +203,22 @@ def test_statistics_of_nothing_are_zero():
     assert functional.recall_at_k(found, k=1, where=none) == 0
 
 
+def test_without_queries_everything_is_zero():
+    none, some = jnp.zeros((0, 2)), jnp.ones((3, 2))
+    indices = jnp.zeros(0, jnp.int32)
+    found, counted = ranks(none, some, positives=indices)
+    assert found.shape == counted.shape == (0,)
+    assert not any(functional.retrieval_metrics(none, some, positives=indices).values())
+    assert functional.median_rank(found) == 0
+
+
+def test_indices_of_few_bits_do_not_wrap_around():
+    queries, targets = jnp.ones((1, 2)), jnp.ones((257, 2)).at[0].set(0)
+    for dtype in (jnp.uint8, jnp.int8):
+        found, _ = ranks(queries, targets, positives=jnp.zeros(1, dtype), ties="pessimistic")
+        assert found[0] == 256
+
+
 Q, I = jnp.ones((3, 2)), jnp.arange(3)
 
 

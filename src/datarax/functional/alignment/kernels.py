@@ -206,9 +206,8 @@ def _centered_matrix(matrix: Array, keep: Array, debiased: bool) -> Array:
 def _median(x: Array, where: Array) -> Array:
     """Median of the kept entries, the mean of the two middle ones; 1 where there is none or 0."""
     count = jnp.sum(where)
-    ordered = jnp.sort(jnp.where(where, x, jnp.inf).ravel())
+    ordered = jnp.sort(jnp.append(jnp.where(where, x, jnp.inf), jnp.inf))
     middle = jnp.stack([jnp.maximum(count - 1, 0) // 2, count // 2])
-    middle = jnp.minimum(middle, x.size - 1)
     both = ordered[middle]
     median = jnp.mean(jnp.where(jnp.isfinite(both), both, 0))
     return jnp.where(median > 0, median, 1)

@@ -54,7 +54,7 @@ def median_rank(
       Array(4., dtype=float32)
     """
     keep = broadcast_mask(where, shape=ranks.shape, name="where")
-    ordered = jnp.sort(jnp.where(keep, ranks, jnp.inf))
+    ordered = jnp.sort(jnp.append(jnp.where(keep, ranks, jnp.inf), jnp.inf))
     count = jnp.sum(keep)
     middle = jnp.stack([jnp.maximum(count - 1, 0) // 2, count // 2])
     median = jnp.mean(ordered[middle])

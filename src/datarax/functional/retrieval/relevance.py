@@ -84,9 +84,10 @@ def in_blocks(
         raise ValueError(f"block_size must be positive, got {block_size}")
     n = len(pairs.queries)
     size = min(block_size, max(n, 1))
-    count = -(-n // size)
+    count = max(-(-n // size), 1)  # a block of filling where there are no queries
     fill = count * size - n
-    rows = jnp.pad(pairs.queries, ((0, fill), (0, 0))).reshape(count, size, -1)
+    rows = jnp.pad(pairs.queries, ((0, fill), (0, 0)))
+    rows = rows.reshape(count, size, pairs.queries.shape[1])
     labels = jnp.pad(pairs.query_ids, (0, fill)).reshape(count, size)
 
     def block(part: tuple[Array, Array]) -> tuple:
@@ -105,6 +106,8 @@ def _ids(
     if positives is not None and (query_ids is not None or target_ids is not None):
         raise ValueError("give positives or ids, got both")
     if positives is not None:
+        if jnp.issubdtype(positives.dtype, jnp.integer) and positives.dtype.itemsize < 4:
+            positives = positives.astype(jnp.int32)  # of 8 bits the 256th index would be 0 again
         query_ids, target_ids = positives, jnp.arange(m, dtype=positives.dtype)
     if query_ids is None:
         if target_ids is not None:

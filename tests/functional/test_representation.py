@@ -120,6 +120,14 @@ def test_logit_statistics():
     assert not any(none.values())
 
 
+def test_cknna_needs_four_rows_without_bias():
+    x, y = (jnp.asarray(np.random.default_rng(i).normal(size=(5, 3)), jnp.float32) for i in (0, 1))
+    for kept in (2, 3):
+        assert functional.cknna(x, y, k=2, where=jnp.arange(5) < kept) == 0
+        assert functional.cknna(x[:kept], y[:kept], k=2) == 0
+    assert functional.cknna(x, y, k=2, where=jnp.arange(5) < 3, debiased=False) != 0
+
+
 X = jnp.ones((5, 3))
 
 
@@ -127,6 +135,10 @@ X = jnp.ones((5, 3))
     ("function", "arguments", "options", "error", "message"),
     [
         (functional.mutual_knn, [X, X[:4]], {"k": 1}, ValueError, "one number of rows"),
+        (functional.mutual_knn, [X > 0, X], {"k": 1}, TypeError, "a must be floating point"),
+        (functional.mutual_knn, [X[0], X[0]], {"k": 1}, ValueError, r"a must have shape \[n, d\]"),
+        (functional.effective_rank, [X > 0], {}, TypeError, "x must be floating point, got bool"),
+        (functional.cca_correlation, [X[0], X], {}, ValueError, r"a must have shape \[n, d\]"),
         (functional.mutual_knn, [X, X], {"k": 0}, ValueError, "k must be at least 1, got 0"),
         (functional.cknna, [X, X], {"k": 1}, ValueError, "k must be at least 2, got 1"),
         (

@@ -5,7 +5,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from datarax.functional.alignment.moments import centered_rows, check_same_rows, row_mask
-from datarax.functional.checks import accumulation_dtype, check_rank, check_same_shape
+from datarax.functional.checks import (
+    accumulation_dtype,
+    check_floating,
+    check_rank,
+    check_same_shape,
+)
 from datarax.functional.masking import masked_mean
 from datarax.functional.similarity import pairwise_dot_product
 
@@ -37,6 +42,7 @@ def distribution_gap(
       >>> float(distribution_gap(x, x + 3)), float(distribution_gap(x, x[::-1]))
       (0.0, 1.4142135381698608)
     """
+    _check_pair(a, b)
     check_same_shape(a=a, b=b)
     keep = row_mask(where, rows=len(a))
     apart = centered_rows(a, where=where) - centered_rows(b, where=where)
@@ -68,6 +74,7 @@ def effective_rank(
       >>> round(float(effective_rank(jnp.eye(3))), 4)
       3.0
     """
+    check_floating(x=x)
     check_rank(2, axes="[n, d]", x=x)
     rows = _rows(x, where, center=center)
     values = jnp.linalg.svd(rows, compute_uv=False)
@@ -105,7 +112,7 @@ def mutual_knn(
       >>> float(mutual_knn(x, 2 * x, k=1))
       1.0
     """
-    check_same_rows(a=a, b=b)
+    _check_pair(a, b)
     keep = row_mask(where, rows=len(a))
     kernels = [_gram(_rows(x, where)) for x in (a, b)]
     near = [_nearest(kernel, keep, k=k, itself=False) for kernel in kernels]
@@ -137,7 +144,8 @@ def cknna(
       eps: added to the denominator; 1e-6 in the original.
 
     Returns:
-      A scalar, at least float32, about in [-1, 1]; 0 where the root is not of a positive number.
+      A scalar, at least float32, about in [-1, 1]; 0 where the root is not of a positive number,
+      and debiased with fewer than four kept rows.
 
     Raises:
       TypeError: if an input is not floating point or `where` not boolean.
@@ -152,7 +160,7 @@ def cknna(
     """
     if k < 2:
         raise ValueError(f"k must be at least 2, got {k}")
-    check_same_rows(a=a, b=b)
+    _check_pair(a, b)
     keep = row_mask(where, rows=len(a))
     first, second = (_gram(_rows(x, where)) for x in (a, b))
     near = [_nearest(kernel, keep, k=k, itself=not debiased) for kernel in (first, second)]
@@ -162,7 +170,8 @@ def cknna(
         return measure(jnp.where(mask, x, 0), jnp.where(mask, y, 0), keep)
 
     own = hsic(first, first, near[0]) * hsic(second, second, near[1])
-    positive = own > 0
+    enough = jnp.sum(keep) > 3 if debiased else True
+    positive = (own > 0) & enough
     root = jnp.sqrt(jnp.where(positive, own, 1)) + eps
     return jnp.where(positive, hsic(first, second, near[0] & near[1]) / root, 0)
 
@@ -198,14 +207,20 @@ def cca_correlation(
       >>> round(float(cca_correlation(x, x @ jnp.array([[1.0, 2.0], [3.0, 4.0]]))), 4)
       1.0
     """
-    check_same_rows(a=a, b=b)
+    _check_pair(a, b)
     most = min(a.shape[1], b.shape[1])
     count = most if num_components is None else num_components
     if not 1 <= count <= most:
         raise ValueError(f"num_components must be in [1, {most}], got {num_components}")
     bases = [_basis(centered_rows(x, where=where)) for x in (a, b)]
-    values = jnp.linalg.svd(bases[0].T @ bases[1], compute_uv=False)
+    values = jnp.linalg.svd(pairwise_dot_product(bases[0].T, bases[1].T), compute_uv=False)
     return jnp.sum(values[:count]) / count
+
+
+def _check_pair(a: Array, b: Array) -> None:
+    check_floating(a=a, b=b)
+    check_rank(2, axes="[n, d]", a=a, b=b)
+    check_same_rows(a=a, b=b)
 
 
 def _rows(x: Array, where: Array | None, *, center: bool = False) -> Array:

@@ -53,6 +53,18 @@ def test_a_bias_of_minus_infinity_is_a_mask():
     assert jnp.isfinite(slope).all()
 
 
+def test_a_key_that_the_bias_hides_from_all_may_hold_nan():
+    q, k, v = tokens()
+    bias = jnp.zeros((3, 5)).at[:, 2].set(-jnp.inf)
+
+    def objective(k, v):
+        return jnp.sum(dot_product_attention(q, k, v, bias=bias) ** 2)
+
+    run = jax.jit(jax.value_and_grad(objective, (0, 1)))
+    expected, got = run(k, v), run(k.at[2].set(jnp.nan), v.at[2].set(jnp.inf))
+    jax.tree.map(np.testing.assert_allclose, got, expected)
+
+
 def test_scale_replaces_one_over_the_root_of_the_width():
     q, k, v = tokens()
     np.testing.assert_allclose(
@@ -104,5 +116,7 @@ def test_masks_that_do_not_fit():
         bare(q, k, v, mask=jnp.ones((5, 3), bool))
     with pytest.raises(ValueError, match=r"bias of shape \(4,\) does not broadcast"):
         bare(q, k, v, bias=jnp.ones(4))
+    with pytest.raises(TypeError, match="bias must be floating point, got bool"):
+        bare(q, k, v, bias=jnp.ones((3, 5), bool))
     with pytest.raises(TypeError, match="value must be floating point, got int32"):
         bare(q, k, v.astype(jnp.int32))

@@ -101,7 +101,11 @@ def dot_product_attention(
     s, k = key.shape[-3:-1]
     shape, grouped = (*leading, h, t, s), (*leading, k, h // k, t, s)
     keep = broadcast_mask(mask, shape=shape, name="mask")
-    if mask is not None:
+    if bias is not None:
+        check_floating(bias=bias)
+        bias = broadcast_array(bias, shape=shape, name="bias")
+        keep = keep & (bias != -jnp.inf)
+    if mask is not None or bias is not None:
         query, key, value = _without_unseen(query, key, value, keep.reshape(grouped))
     query, key = common_dtype(query, key)
     wide = accumulation_dtype(query, value)
@@ -109,7 +113,7 @@ def dot_product_attention(
     logits = jnp.einsum("...tkgd,...skd->...kgts", groups, key, preferred_element_type=wide)
     logits = logits.reshape(shape) * (1 / math.sqrt(d) if scale is None else scale)
     if bias is not None:
-        logits = logits + broadcast_array(bias, shape=shape, name="bias").astype(wide)
+        logits = logits + bias.astype(wide)
     weights = masked_softmax(logits, where=keep)
     used = weights
     if rng_key is not None and dropout > 0:

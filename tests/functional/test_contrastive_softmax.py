@@ -115,6 +115,19 @@ def test_an_extra_column_with_the_id_of_a_row_is_its_positive():
     np.testing.assert_allclose(far[0], 9 / 2, atol=1e-3)
 
 
+def test_ids_of_another_width_are_compared_without_wrapping():
+    a = jnp.eye(2)
+    options = {"logit_scale": 9.0, "negatives_b": -a[:1], "negatives_ids": jnp.array([261])}
+    narrow = info_nce(a, a, ids=jnp.array([5, 7], jnp.uint8), **options)
+    np.testing.assert_allclose(narrow, info_nce(a, a, ids=jnp.array([5, 7]), **options))
+
+
+def test_two_views_may_differ_in_dtype():
+    a = jnp.eye(3)
+    mixed = nt_xent(a.astype(jnp.bfloat16), a, logit_scale=2.0)
+    np.testing.assert_allclose(mixed, nt_xent(a, a, logit_scale=2.0), rtol=1e-6)
+
+
 def test_a_decoupled_row_without_negatives_is_zero():
     def loss(a, b):
         return info_nce(a, b, logit_scale=5.0, decoupled=True, ids=jnp.full(6, 3)).sum()

@@ -2,7 +2,9 @@
 
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Num, ScalarLike
 
 from datarax.functional.checks import check_floating
@@ -237,7 +239,9 @@ def _matches(ids: Array | None, negatives_ids: Array | None, *, n: int, k: int) 
     """Bool [n, k], which extra columns are positives."""
     if ids is None or negatives_ids is None:
         return jnp.zeros((n, k), bool)
-    return ids[:, None] == negatives_ids.astype(ids.dtype)[None, :]
+    # NumPy's, since jnp's strict promotion has none; canonical, since there may be no int64.
+    wide = jax.dtypes.canonicalize_dtype(np.promote_types(ids.dtype, negatives_ids.dtype))
+    return ids.astype(wide)[:, None] == negatives_ids.astype(wide)[None, :]
 
 
 def _check_options(directions: str, *, label_smoothing: float, decoupled: bool) -> None:

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num, ScalarLike
 
+from datarax.functional.checks import common_dtype
 from datarax.functional.contrastive.cross_entropy import softmax_loss
 from datarax.functional.contrastive.rows import as_scalar, check_rows, kept_dot_products
 
@@ -44,7 +45,7 @@ def nt_xent(
       [0.5514, 0.5514]
     """
     keep = check_rows(a, b, where=where, ids=None)
-    views = jnp.concatenate([jnp.where(keep[:, None], x, 0).astype(_wider(a, b)) for x in (a, b)])
+    views = jnp.concatenate([jnp.where(keep[:, None], x, 0) for x in common_dtype(a, b)])
     there = jnp.concatenate([keep, keep])
     logits = kept_dot_products(views, views, rows=there, columns=there)
     logits = logits * as_scalar(logit_scale, logits, name="logit_scale")
@@ -58,8 +59,3 @@ def nt_xent(
         decoupled=decoupled,
     )
     return (losses[:n] + losses[n:]) / 2
-
-
-def _wider(a: Array, b: Array) -> jnp.dtype:
-    """The common dtype of two floating arrays: that of both, or the one that holds both."""
-    return jnp.promote_types(a.dtype, b.dtype)

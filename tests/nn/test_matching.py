@@ -69,6 +69,12 @@ def make(*args, **options):
             "needs fused_features",
         ),
         (lambda: make((3, 3))(A, B[:, :2]), ValueError, r"b must have shape \[..., 3\]"),
+        (lambda: make((3, 3))(A, jnp.ones(())), ValueError, r"b must have shape \[..., 3\]"),
+        (
+            lambda: make((3, 3), fusion="product")(A, B[:1]),
+            ValueError,
+            r"a and b must have equal leading axes, got \(5, 3\) and \(1, 3\)",
+        ),
         (lambda: make((3, 3))(A.astype(int), B), TypeError, "a must be floating point"),
         (lambda: make((3, 3))(A.astype(jnp.float16), B), ValueError, "must have one dtype"),
         (lambda: matching_loss(A, targets=A), TypeError, "targets must be boolean"),

@@ -56,9 +56,7 @@ class MatchingHead(nnx.Module):
         width = _fused_width(self.in_features, fusion, fused_features)
         self.head = ProjectionHead(width, 1, hidden_features=hidden_features, rngs=rngs)
 
-    def __call__(
-        self, a: Num[Array, "*batch d"], b: Num[Array, "*batch e"]
-    ) -> Float[Array, "*batch"]:
+    def __call__(self, a: Num[Array, "..."], b: Num[Array, "..."]) -> Float[Array, "..."]:
         """The logits in the dtype of `a` and `b`.
 
         Raises:
@@ -67,8 +65,10 @@ class MatchingHead(nnx.Module):
         """
         check_floating(a=a, b=b)
         for name, x, width in zip("ab", (a, b), self.in_features, strict=True):
-            if x.shape[-1] != width:
+            if x.shape[-1:] != (width,):
                 raise ValueError(f"{name} must have shape [..., {width}], got {x.shape}")
+        if a.shape[:-1] != b.shape[:-1]:
+            raise ValueError(f"a and b must have equal leading axes, got {a.shape} and {b.shape}")
         if a.dtype != b.dtype:
             raise ValueError(f"a and b must have one dtype, got {a.dtype} and {b.dtype}")
         return jnp.squeeze(self.head(self._fuse(a, b)), axis=-1)

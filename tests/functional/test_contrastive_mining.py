@@ -133,6 +133,7 @@ def test_triplets_of_equal_or_zero_rows_have_finite_gradients(mining, distance):
     for a, b in ((A, A), (jnp.zeros_like(A), B), (jnp.repeat(A[:1], 6, axis=0),) * 2):
         assert all(jnp.isfinite(x).all() for x in slope(a, b))
     assert not any(x.any() for x in slope(A[:1], B[:1]))
+    assert triplet(A[:0], B[:0], mining=mining, distance=distance).shape == (0,)
 
 
 def test_a_semi_hard_negative_is_less_similar_than_the_positive():

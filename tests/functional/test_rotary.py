@@ -54,6 +54,11 @@ X = jnp.ones((3, 2, 4))
             "must not be negative, got -1, 1",
         ),
         (
+            lambda: bare(functional.rotary_embedding)(jnp.ones(4), jnp.ones(1)),
+            ValueError,
+            r"x must have shape \[..., length, heads, width\], got \(4,\)",
+        ),
+        (
             lambda: bare(functional.rms_norm)(X, jnp.ones(3)),
             ValueError,
             r"scale must have the width of x, got \(3,\) for x \(3, 2, 4\)",

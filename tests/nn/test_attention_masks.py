@@ -165,6 +165,14 @@ def cross(**options):
         (lambda: pool(num_times=2), "num_times must be positive and needs depth above 1, got 2"),
         (lambda: former(num_layers=0), "num_queries, num_layers .* got 2, 0, 2"),
         (lambda: former(num_heads=4), "num_heads 4 does not divide 6: give head_dim"),
+        (
+            lambda: nn.AttentionPool(5, num_heads=0, rngs=nnx.Rngs(0)),
+            "num_heads 0 does not divide 5: give head_dim",
+        ),
+        (
+            lambda: nn.LatentFusion((5,), 2, num_heads=0, rngs=nnx.Rngs(0)),
+            "num_heads 0 does not divide 256: give head_dim",
+        ),
         (lambda: latent(num_outputs=2), "num_outputs must be positive and belongs to .*'mean'"),
         (
             lambda: nn.CoAttention((3,), num_heads=1, head_dim=2, rngs=nnx.Rngs(0)),

@@ -129,7 +129,7 @@ class LatentFusion(nnx.Module):
             decode=decode,
             num_outputs=num_outputs,
         )
-        if head_dim is None and d % num_heads:
+        if head_dim is None and (num_heads < 1 or d % num_heads):
             raise ValueError(f"num_heads {num_heads} does not divide {d}: give head_dim")
         head_dim = d // num_heads if head_dim is None else head_dim
         self.in_features, self.depth, self.decode = tuple(in_features), depth, decode

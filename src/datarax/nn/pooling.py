@@ -64,7 +64,7 @@ class AttentionPool(nnx.Module):
             )
         self.in_features = in_features
         width = in_features if out_features is None else out_features
-        if head_dim is None and width % num_heads:
+        if head_dim is None and (num_heads < 1 or width % num_heads):
             raise ValueError(f"num_heads {num_heads} does not divide {width}: give head_dim")
         head_dim = width // num_heads if head_dim is None else head_dim
         normal = nnx.initializers.normal

@@ -41,6 +41,8 @@ def rotary_embedding(
              [-1.,  1.]], dtype=float32)
     """
     check_floating(x=x)
+    if x.ndim < 3:
+        raise ValueError(f"x must have shape [..., length, heads, width], got {x.shape}")
     width = x.shape[-1]
     if width % 2:
         raise ValueError(f"rotary positions turn pairs: head_dim must be even, got {width}")

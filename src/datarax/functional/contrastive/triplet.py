@@ -116,5 +116,5 @@ def _hinges(
 
 def _largest(x: Array, where: Array) -> Array:
     """The largest kept entry of each row, 0 where none is kept."""
-    peak = jnp.max(jnp.where(where, x, -jnp.inf), axis=1)
+    peak = jnp.max(jnp.where(where, x, -jnp.inf), axis=1, initial=-jnp.inf)
     return jnp.where(jnp.any(where, axis=1), peak, 0)

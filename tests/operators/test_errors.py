@@ -1,11 +1,15 @@
 """Every configuration that cannot be is refused, with the value in the message."""
 
 import dataclasses
+import inspect
+from functools import partial
 
+import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
 
+from datarax import functional
 from datarax.core import Batch, CrossModalOperatorConfig
 from datarax.operators import (
     AlignmentOperatorConfig,
@@ -19,6 +23,7 @@ from datarax.operators import (
     FusionOperatorConfig,
     ModalityDropoutConfig,
     NormalizeConfig,
+    ProcrustesOperator,
     ReshapeConfig,
     ResizeConfig,
     Sequential,
@@ -68,6 +73,13 @@ BAD = [
     (CrossAttentionOperatorConfig, ATTENTION | {"out_features": 0}, "out_features must"),
     (CrossAttentionOperatorConfig, ATTENTION | {"input_fields": ["a"]}, "must hold 2 fields"),
     (AlignmentOperatorConfig, PAIR | {"method": "mse"}, "method must be one of .*squared_error"),
+    (AlignmentOperatorConfig, PAIR | {"normalize": "false"}, "normalize must be True or False"),
+    (
+        AlignmentOperatorConfig,
+        PAIR | {"method": "cka", "debiased": 1},
+        "debiased must be True or False, got 1",
+    ),
+    (AlignmentOperatorConfig, PAIR | {"logit_scale": float("inf")}, "logit_scale must be a number"),
     (AlignmentOperatorConfig, PAIR | {"power": 0.0}, "power must be a number"),
     (AlignmentOperatorConfig, PAIR | {"t": -1.0}, "t must be a number"),
     (AlignmentOperatorConfig, PAIR | {"uniformity_weight": -1.0}, "uniformity_weight must"),
@@ -85,6 +97,8 @@ BAD = [
     (ResizeConfig, FIELD | {"size": (0, 3)}, "size must be a positive integer"),
     (ResizeConfig, FIELD | {"size": (2, 2), "method": "area"}, "method must be one of"),
     (CropConfig, FIELD | {"size": (2, 2), "offset": (-1, 0)}, "offset must"),
+    (CropConfig, FIELD | {"size": (2, 2), "offset": (1.5, 0)}, "offset must be an integer"),
+    (CropConfig, FIELD | {"size": (2, 2), "offset": ("a", "b")}, "offset must be an integer"),
     (ReshapeConfig, FIELD | {"shape": (-1, -1)}, "one of which may be -1"),
     (NormalizeConfig, FIELD | {"mean": 0.0}, "both mean and std"),
     (NormalizeConfig, FIELD | {"mean": 0.0, "std": 0.0}, "std must be a number"),
@@ -131,6 +145,28 @@ def test_windows_must_be_inside():
         crop(Batch.from_parts({"x": jnp.ones((1, 3, 3))}))
 
 
+def test_traced_windows_move_to_the_nearest_inside():
+    image = jnp.arange(16).reshape(4, 4, 1)
+    window = jax.jit(lambda top: functional.crop(image, top, 0, size=(2, 1)).ravel())
+    assert window(jnp.int32(-1)).tolist() == [0, 4]
+    assert window(jnp.int32(9)).tolist() == [8, 12]
+    with pytest.raises(TypeError, match="top must be a whole number, got float32"):
+        functional.crop(image, jnp.float32(1), 0, size=(2, 1))
+    for call in (
+        partial(inspect.unwrap(functional.resize), image),
+        partial(inspect.unwrap(functional.resized_crop), image, jnp.ones(4)),
+    ):
+        with pytest.raises(ValueError, match=r"size must be \(height, width\), both positive"):
+            call(size=(0, 2))
+        with pytest.raises(ValueError, match="method must be one of"):
+            call(size=(2, 2), method="area")
+
+
+def test_procrustes_needs_its_config():
+    with pytest.raises(ValueError, match="has a ProcrustesOperatorConfig, got CrossModal"):
+        ProcrustesOperator(CrossModalOperatorConfig(**PAIR))
+
+
 def test_build_from_a_table():
     table = {"operation": "fusion", "method": "gated"} | FUSION
     op = build_operator(table, rngs=nnx.Rngs(0))
@@ -153,6 +189,8 @@ def test_build_from_a_table():
     ],
 )
 def test_build_says_what_is_wrong(table, message):
+    with pytest.raises(TypeError, match="built from a table"):
+        build_operator([table])
     with pytest.raises(ValueError, match=message):
         build_operator(table, rngs=nnx.Rngs(0))
 

@@ -29,7 +29,8 @@ def resize(
       `[..., *size, c]` in the dtype of `image`.
 
     Raises:
-      ValueError: if `image` has fewer than three axes.
+      ValueError: if `image` has fewer than three axes, a size is not positive, or for another
+        method.
 
     Reference: Keys, 1981 (cubic); Duchon, 1979 (Lanczos).
 
@@ -38,6 +39,7 @@ def resize(
       Array([191], dtype=uint8)
     """
     _check_image(image)
+    _check_target(size, method)
     shape = (*image.shape[:-3], *size, image.shape[-1])
     return _as_dtype(jax.image.resize(_wide(image), shape, method, antialias=True), image.dtype)
 
@@ -61,6 +63,7 @@ def crop(
       `[..., *size, c]` in the dtype of `image`.
 
     Raises:
+      TypeError: if `top` or `left` is not a whole number.
       ValueError: if the window is not inside.
 
     Example:
@@ -75,6 +78,8 @@ def crop(
             offset = tuple(x for x in (top, left) if isinstance(x, int))
             place = f" at {offset}" if offset else ""
             raise ValueError(f"a window of {size}{place} is not inside {sides}")
+    top = _first(top, sides[0] - size[0], name="top")
+    left = _first(left, sides[1] - size[1], name="left")
     rows = jax.lax.dynamic_slice_in_dim(image, top, size[0], axis=-3)
     return jax.lax.dynamic_slice_in_dim(rows, left, size[1], axis=-2)
 
@@ -166,7 +171,8 @@ def resized_crop(
       `[..., *size, c]` in the dtype of `image`.
 
     Raises:
-      ValueError: for `"nearest"`, or if `image` has fewer than three axes.
+      ValueError: for `"nearest"` or an unknown method, if `image` has fewer than three axes, `box`
+        is not four numbers, or a size is not positive.
 
     Example:
       >>> picture = jnp.arange(8.0).reshape(2, 4, 1)
@@ -176,6 +182,9 @@ def resized_crop(
     _check_image(image)
     if method == "nearest":
         raise ValueError("method 'nearest' cannot follow a traced box: take 'linear'")
+    _check_target(size, method)
+    if box.shape != (4,):
+        raise ValueError(f"box must be (top, left, height, width), got shape {box.shape}")
     wide = _wide(image)
     place = box.astype(wide.dtype)
     scale = jnp.asarray(size, wide.dtype) / place[2:]
@@ -288,6 +297,21 @@ def normalize(
 def _check_image(image: Array) -> None:
     if image.ndim < 3:
         raise ValueError(f"image must be [..., h, w, c], got shape {image.shape}")
+
+
+def _check_target(size: tuple[int, int], method: str) -> None:
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"size must be (height, width), both positive, got {size}")
+    if method not in get_args(ResizeMethod):
+        raise ValueError(f"method must be one of {list(get_args(ResizeMethod))}, got {method!r}")
+
+
+def _first(place: ArrayLike, most: int, *, name: str) -> Array:
+    """The place or the nearest in [0, most]: `dynamic_slice` counts negative ones from the end."""
+    place = jnp.asarray(place)
+    if not jnp.issubdtype(place.dtype, jnp.integer):
+        raise TypeError(f"{name} must be a whole number, got {place.dtype}")
+    return jnp.clip(place.astype(jnp.int32), 0, most)
 
 
 def _wide(image: Array) -> Array:

@@ -1,9 +1,9 @@
 """What the alignment operator can be told."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from datarax.core.config import check_flag
 from datarax.core.cross_modal import CrossModalOperatorConfig
 from datarax.functional.alignment.correlation import CCAForm, CCAObjective
 from datarax.functional.alignment.kernels import Kernel
@@ -139,6 +139,15 @@ class AlignmentOperatorConfig(CrossModalOperatorConfig):
             check_choice("form", self.form, CCAForm)
         forms = {"pairs": ("objective", "ridge"), "gcca": ("components", "ridge"), "ey": ()}
         check_options(self, self.form or "pairs", forms)
+        for name, flag in (
+            ("debiased", self.debiased),
+            ("subtract_entropy", self.subtract_entropy),
+            ("teacher_gradient", self.teacher_gradient),
+            ("reflection", self.reflection),
+            ("center", self.center),
+            ("normalize", self.normalize is None or self.normalize),
+        ):
+            check_flag(name, flag)
         if self.bandwidth is not None and self.kernel == "linear":
             raise ValueError(f"bandwidth={self.bandwidth} is read by kernel 'rbf' only")
 
@@ -154,12 +163,12 @@ class AlignmentOperatorConfig(CrossModalOperatorConfig):
             ("ridge", self.ridge),
         ):
             check_number(name, value, low=0, high=1e6)
+        check_number("logit_scale", self.logit_scale, low=0, high=1e6, open_low=True)
         for name, optional in (
             ("bandwidth", self.bandwidth),
-            ("logit_scale", self.logit_scale),
             ("teacher_logit_scale", self.teacher_logit_scale),
         ):
             if optional is not None:
-                check_number(name, optional, low=0, high=math.inf, open_low=True)
+                check_number(name, optional, low=0, high=1e6, open_low=True)
         if self.components is not None:
             check_positive("components", self.components)

@@ -115,12 +115,15 @@ def build_operator(
     Raises:
       ValueError: for an operation or key that there is not, with the nearest that there is, for a
         key that lacks, or from the config.
+      TypeError: if the table is none.
 
     Example:
       >>> table = {"operation": "fusion", "input_fields": ["a", "b"], "output_fields": ["c"]}
       >>> type(build_operator(table)).__name__
       'FusionOperator'
     """
+    if not isinstance(table, Mapping):
+        raise TypeError(f"an operator is built from a table, got {table!r}")
     operation = table.get("operation", "fusion")
     choices = [*OPERATIONS, *COMPOSITIONS]
     if not isinstance(operation, str) or operation not in choices:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from datarax.functional.image import ResizeMethod, center_offset, crop, normalize, resize
-from datarax.operators.checks import check_choice, check_number, check_positive
+from datarax.operators.checks import check_choice, check_integer, check_number, check_positive
 from datarax.operators.field import FieldConfig, FieldOperator
 
 Numbers = float | tuple[float, ...]
@@ -55,9 +55,12 @@ class CropConfig(FieldConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_size("size", self.size)
-        pair = isinstance(self.offset, tuple) and len(self.offset) == 2
-        if self.offset is not None and not (pair and min(self.offset) >= 0):
-            raise ValueError(f"offset must be (top, left), not negative, got {self.offset!r}")
+        if self.offset is None:
+            return
+        if not isinstance(self.offset, tuple) or len(self.offset) != 2:
+            raise ValueError(f"offset must be (top, left), got {self.offset!r}")
+        for number in self.offset:
+            check_integer("offset", number, low=0)
 
 
 @dataclass(frozen=True)

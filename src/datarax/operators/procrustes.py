@@ -78,6 +78,10 @@ class ProcrustesOperator(CrossModalOperator):
         name: str | None = None,
     ) -> None:
         super().__init__(config, rngs=rngs, name=name)
+        if not isinstance(config, ProcrustesOperatorConfig):
+            raise ValueError(
+                f"procrustes has a ProcrustesOperatorConfig, got {type(config).__name__}"
+            )
         if config.fit == "stored":
             self.map = ProcrustesMap(
                 config.features, reflection=config.reflection, center=config.center

@@ -115,6 +115,8 @@ class TransportOperatorConfig(CrossModalOperatorConfig):
         if rows and len(self.output_fields) > 3:
             raise ValueError(f"level 'rows' writes no plan, got output_fields {self.output_fields}")
         for name, mask in (("source_mask", self.source_mask), ("target_mask", self.target_mask)):
+            if mask is not None and not isinstance(mask, str):
+                raise ValueError(f"{name} must be the name of a field, got {mask!r}")
             if rows and mask is not None:
                 raise ValueError(f"{name} is read at level 'tokens' only, got {mask!r}")
 

@@ -196,6 +196,7 @@ def test_compositions_from_a_table():
         ),
         (("padding =", "paddding ="), r"operators\[0\].*'paddding'.*did you mean 'padding'"),
         (("probabilities =", "probabilitis ="), "'probabilitis' of operation 'one_of'"),
+        (("[0.25, 0.75]", "0.25"), r"operators\[1\].*probabilities must be a list of numbers"),
         (("[0.25, 0.75]", "[0.25]"), r"operators\[1\].*probabilities must be 2 numbers"),
         (("size = [4, 4]\n", ""), r"operators\[0\] of 'sequential': .*needs \['size'\]"),
     ],

@@ -172,10 +172,23 @@ def test_functions_and_operators_say_what_they_need():
         functional.power_spectrogram(jnp.zeros(800), where=jnp.ones(8, bool))
     with pytest.raises(ValueError, match=r"filterbank must have 201 rows .* got \(3, 2\)"):
         functional.log_mel_spectrogram(jnp.zeros(800), filterbank=np.zeros((3, 2)))
+    bank = functional.mel_filterbank()
+    with pytest.raises(ValueError, match="floor must be positive, got 0"):
+        functional.log_mel_spectrogram(jnp.zeros(800), filterbank=bank, floor=0.0)
+    with pytest.raises(ValueError, match="hop_length 1, got 400 and 0"):
+        functional.power_spectrogram(jnp.zeros(800), hop_length=0)
+    with pytest.raises(ValueError, match="power must be positive, got 0"):
+        functional.power_spectrogram(jnp.zeros(800), power=0)
+    with pytest.raises(ValueError, match="n_mels must be at least 1, got 0"):
+        functional.mel_filterbank(n_mels=0)
     with pytest.raises(ValueError, match=r"f_min 5\.0, f_max 4\.0"):
         functional.mel_filterbank(f_min=5.0, f_max=4.0)
     with pytest.raises(ValueError, match=r"a spectrogram is \[t, f\], got shape \(9,\)"):
         augment(input_fields=["mel"])(Batch.from_parts({"mel": jnp.zeros((2, 9))}))
+    for mask, error in ((jnp.ones((2, 9)), TypeError), (jnp.ones((2, 8), bool), ValueError)):
+        batch = Batch.from_parts({"mel": jnp.zeros((2, 9, 3)), "keep": mask})
+        with pytest.raises(error, match="keep must"):
+            augment(input_fields=["mel", "keep"])(batch)
 
 
 @pytest.mark.parametrize(

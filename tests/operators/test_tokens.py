@@ -8,6 +8,7 @@ from flax import nnx
 
 from datarax import functional
 from datarax.core import Batch
+from datarax.functional.text import is_one_of, surviving_tokens
 from datarax.operators import TokenDropout, TokenDropoutConfig, TokenMasking, TokenMaskingConfig
 
 RANDOM = {"stochastic": True, "stream_name": "noise"}
@@ -156,6 +157,15 @@ def test_functions_say_what_they_need():
         functional.mask_tokens(
             ids, mask, jnp.ones((4, 3)), mask_id=1, vocabulary_size=2, special_ids=(0,)
         )
+    short = jnp.arange(4, dtype=jnp.uint8)
+    assert not is_one_of(short, [256, -1]).any()  # not 0 and 255
+    with pytest.raises(ValueError, match="pad_id must be an uint8, as the tokens are, got 300"):
+        functional.keep_tokens(short, mask, pad_id=300)
+    with pytest.raises(ValueError, match="mask_id must be an uint8"):
+        functional.mask_tokens(short, mask, jnp.ones((4, 3)), mask_id=300, vocabulary_size=9)
+    with pytest.raises(ValueError, match="vocabulary_size - 1 must be an uint8"):
+        functional.mask_tokens(short, mask, jnp.ones((4, 3)), mask_id=1, vocabulary_size=300)
+    assert surviving_tokens(jnp.zeros(0), jnp.zeros(0, bool), rate=0.5).shape == (0,)
     floating = Batch.from_parts({"ids": jnp.ones((1, 4)), "mask": jnp.ones((1, 4), bool)})
     with pytest.raises(TypeError, match="tokens must be integers, got float32"):
         dropout()(floating)

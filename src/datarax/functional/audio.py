@@ -41,7 +41,8 @@ def power_spectrogram(
 
     Raises:
       TypeError: if `waveform` is not floating point or `where` not boolean.
-      ValueError: if the waveform is too short, or `where` has another shape.
+      ValueError: if the waveform is too short, `where` has another shape, or a number is out of
+        range.
 
     Reference: Allen and Rabiner, 1977, "A unified approach to short-time Fourier analysis".
 
@@ -50,6 +51,10 @@ def power_spectrogram(
       [[4.0, 1.0, 0.0], [4.0, 1.0, 0.0]]
     """
     check_floating(waveform=waveform)
+    if waveform.ndim == 0:
+        raise ValueError("waveform must have shape [..., t], got ()")
+    if not power > 0:
+        raise ValueError(f"power must be positive, got {power}")
     samples = waveform.astype(accumulation_dtype(waveform))
     if where is not None:
         check_mask(where, shape=waveform.shape, name="where")
@@ -75,12 +80,17 @@ def frame_count(length: int, *, fft_length: int, hop_length: int, center: bool) 
     """How many frames `power_spectrogram` makes of `length` samples.
 
     Raises:
-      ValueError: if the samples do not suffice for one frame, or to be mirrored.
+      ValueError: if the samples do not suffice for one frame, or to be mirrored, `fft_length` is
+        below 2 or `hop_length` below 1.
 
     Example:
       >>> frame_count(16000, fft_length=400, hop_length=160, center=True)
       101
     """
+    if fft_length < 2 or hop_length < 1:
+        raise ValueError(
+            f"fft_length must be at least 2 and hop_length 1, got {fft_length} and {hop_length}"
+        )
     least = fft_length // 2 + 1 if center else fft_length
     if length < least:
         raise ValueError(
@@ -140,7 +150,8 @@ def mel_filterbank(
       float64, from the arguments alone.
 
     Raises:
-      ValueError: for another scale or norm, or unless 0 <= f_min < f_max <= sample_rate / 2.
+      ValueError: for another scale or norm, without a triangle, or unless 0 <= f_min < f_max <=
+        sample_rate / 2.
 
     Reference: Slaney, 1998, "Auditory toolbox"; Young et al., 2006, "The HTK book", section 5.4.
 
@@ -152,6 +163,8 @@ def mel_filterbank(
         raise ValueError(f"mel_scale must be one of {list(get_args(MelScale))}, got {mel_scale!r}")
     if norm not in get_args(MelNorm):
         raise ValueError(f"norm must be one of {list(get_args(MelNorm))}, got {norm!r}")
+    if n_mels < 1:
+        raise ValueError(f"n_mels must be at least 1, got {n_mels}")
     top = sample_rate / 2 if f_max is None else f_max
     if not 0 <= f_min < top <= sample_rate / 2:
         raise ValueError(
@@ -192,7 +205,7 @@ def log_mel_spectrogram(
 
     Raises:
       TypeError: if `waveform` is not floating point or `where` not boolean.
-      ValueError: if the waveform is too short, or shapes do not fit.
+      ValueError: if the waveform is too short, shapes do not fit, or `floor` is not positive.
 
     Reference: Davis and Mermelstein, 1980; the sizes are those of Radford et al., 2022,
     arXiv:2212.04356, section 2.2.
@@ -207,6 +220,8 @@ def log_mel_spectrogram(
             f"filterbank must have {fft_length // 2 + 1} rows for fft_length {fft_length}, "
             f"got {filterbank.shape}"
         )
+    if not floor > 0:
+        raise ValueError(f"floor must be positive, got {floor}")
     framing: dict[str, Any] = {"fft_length": fft_length, "hop_length": hop_length, "center": center}
     spectrum = power_spectrogram(waveform, power=power, where=where, **framing)
     mel = jnp.matmul(spectrum, jnp.asarray(filterbank, spectrum.dtype), precision="highest")

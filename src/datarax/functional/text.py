@@ -23,7 +23,10 @@ def is_one_of(tokens: Num[Array, "*batch t"], ids: Sequence[int]) -> Bool[Array,
     """
     _check_tokens(tokens)
     found = jnp.zeros(tokens.shape, bool)
+    info = jnp.iinfo(tokens.dtype)
     for token in ids:
+        if not info.min <= token <= info.max:
+            continue  # none of them is: an int8 cannot be 300
         found = found | (tokens == jnp.asarray(token, tokens.dtype))
     return found
 
@@ -43,7 +46,7 @@ def keep_tokens(
 
     Raises:
       TypeError: if `tokens` are not integers or `keep` not boolean.
-      ValueError: if the shapes differ.
+      ValueError: if the shapes differ, or `pad_id` is outside of the dtype.
 
     Example:
       >>> tokens, mask = keep_tokens(jnp.array([7, 8, 9]), jnp.array([True, False, True]))
@@ -52,6 +55,7 @@ def keep_tokens(
     """
     _check_tokens(tokens)
     check_mask(keep, shape=tokens.shape, name="keep")
+    _check_id("pad_id", pad_id, tokens)
     order = jnp.argsort(~keep, axis=-1, stable=True)
     mask = jnp.take_along_axis(keep, order, axis=-1)
     moved = jnp.take_along_axis(tokens, order, axis=-1)
@@ -85,6 +89,8 @@ def surviving_tokens(
       [False, True, False]
     """
     check_mask(mask, shape=draws.shape, name="mask")
+    if draws.shape[-1] == 0:
+        return mask
     known = jnp.where(mask, draws, -1)
     last = jnp.arange(draws.shape[-1]) == jnp.argmax(known, axis=-1, keepdims=True)
     return mask & ((draws >= rate) | last)
@@ -124,7 +130,8 @@ def mask_tokens(
 
     Raises:
       TypeError: if `tokens` are not integers or `maskable` not boolean.
-      ValueError: if the shapes differ.
+      ValueError: if the shapes differ, `mask_id` or an ordinary id is outside of the dtype, or no
+        id is ordinary.
 
     Reference: Devlin et al., 2018, arXiv:1810.04805, section 3.1 and appendix A.1. There the number
     of chosen tokens is fixed; here each is chosen for itself, as RoBERTa and later code do.
@@ -137,6 +144,8 @@ def mask_tokens(
     """
     _check_tokens(tokens)
     check_mask(maskable, shape=tokens.shape, name="maskable")
+    _check_id("mask_id", mask_id, tokens)
+    _check_id("vocabulary_size - 1", vocabulary_size - 1, tokens)
     if draws.shape != (*tokens.shape, 3):
         raise ValueError(f"draws must have shape {(*tokens.shape, 3)}, got {draws.shape}")
     choice, action, word = (draws[..., i] for i in range(3))
@@ -163,6 +172,12 @@ def _ordinary_ids(draws: Array, special: set[int], size: int) -> Array:
     for token in inside:  # ascending: each step over one special id
         ids = ids + (ids >= token).astype(jnp.int32)
     return ids
+
+
+def _check_id(name: str, token: int, tokens: Array) -> None:
+    info = jnp.iinfo(tokens.dtype)
+    if not info.min <= token <= info.max:
+        raise ValueError(f"{name} must be an {tokens.dtype}, as the tokens are, got {token}")
 
 
 def _check_tokens(tokens: Array) -> None:

@@ -18,6 +18,7 @@ from datarax.functional.audio import (
     mel_filterbank,
     spans,
 )
+from datarax.functional.checks import check_mask
 from datarax.operators.checks import (
     check_choice,
     check_count,
@@ -196,11 +197,14 @@ class SpecAugment(CrossModalOperator):
         """Hide spans of one record.
 
         Raises:
-          ValueError: if the spectrogram has not two axes.
+          TypeError: if the mask is not boolean.
+          ValueError: if the spectrogram has not two axes, or the mask not the length of its first.
         """
         x, *masks = self._extract_inputs(data)
         if x.ndim != 2:
             raise ValueError(f"a spectrogram is [t, f], got shape {x.shape}")
+        for name, mask in zip(self.config.input_fields[1:], masks, strict=True):
+            check_mask(mask, shape=x.shape[:1], name=name)
         if random_params is not None:
             config = self.config
             frames = jnp.sum(masks[0], dtype=jnp.int32) if masks else jnp.int32(x.shape[0])

@@ -219,6 +219,8 @@ def _check_parts(kind: str, operators: Sequence[OperatorModule]) -> None:
 def _check_probabilities(probabilities: Sequence[float] | None, count: int) -> None:
     if probabilities is None:
         return
+    if not isinstance(probabilities, list | tuple):
+        raise ValueError(f"probabilities must be a list of numbers, got {probabilities!r}")
     if len(probabilities) != count:
         raise ValueError(f"probabilities must be {count} numbers, got {list(probabilities)}")
     for number in probabilities:

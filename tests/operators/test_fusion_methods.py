@@ -1,12 +1,14 @@
 """Every method of fusion from a table, what its config refuses, and learned missing fields."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from datarax.core import Batch
+from datarax.core import Batch, CrossModalOperatorConfig
 from datarax.operators import (
     FusionOperator,
     FusionOperatorConfig,
@@ -57,6 +59,7 @@ def test_every_method_from_a_table_with_its_defaults(method):
         ({"method": "transformer", "num_heads": 3}, "num_heads 3 does not divide the width 8"),
         ({"method": "transformer", "readout": "max"}, "readout must be one of"),
         ({"method": "transformer", "token_masks": {"c": "keep"}}, r"token_masks must map fields"),
+        ({"method": "transformer", "token_masks": {"a": 3}}, r"token_masks must map fields"),
         ({"method": "bottleneck", "fusion_layer": 3}, "from 0 to depth 2, got 3"),
         ({"method": "bottleneck", "fusion_layer": 0.5}, "an integer from 0 to depth 2, got 0.5"),
         ({"method": "product_of_experts", "eps": -1.0}, "eps must be a number in"),
@@ -94,6 +97,18 @@ def test_tokens_that_are_not_kept_are_as_if_they_were_not_there():
     assert not np.any(np.asarray(out["joint"][3]))
     with pytest.raises(KeyError, match="'keep'"):
         masked(whole.replace(data={n: x for n, x in whole.data.items() if n != "keep"}))
+
+
+@pytest.mark.parametrize("shape", [(), (3, 4)])
+def test_only_methods_of_tokens_take_them(shape):
+    fields = {name: PAIR[name] for name in ("input_fields", "output_fields")}
+    plain = FusionOperator(CrossModalOperatorConfig(**fields))
+    x = jnp.ones((2, *shape))
+    message = (
+        rf"'a' must be a vector \[d\] .* got shape {re.escape(str(shape))}: only transformer and"
+    )
+    with pytest.raises(ValueError, match=message):
+        plain(Batch.from_parts({"a": x, "b": x}))
 
 
 def test_the_log_variance_of_experts_is_a_second_output():

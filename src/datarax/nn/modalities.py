@@ -57,8 +57,8 @@ def check_inputs(
         raise TypeError(f"inputs must share a dtype, got {[str(x.dtype) for x in inputs]}")
     axes = 2 if tokens else 1
     for m, (x, width) in enumerate(zip(inputs, in_features, strict=True)):
-        if width is not None and (x.ndim < axes or x.shape[-1] != width):
-            spelt = f"[..., tokens, {width}]" if tokens else f"[..., {width}]"
+        if x.ndim < axes or (width is not None and x.shape[-1] != width):
+            spelt = f"[..., tokens, {width}]" if tokens else f"[..., {width or 'd'}]"
             raise ValueError(f"inputs[{m}] must have shape {spelt}, got {x.shape}")
         if x.shape[:-axes] != inputs[0].shape[:-axes]:
             raise ValueError(f"inputs must share leading axes, got {[x.shape for x in inputs]}")

@@ -154,7 +154,9 @@ class FusionOperatorConfig(CrossModalOperatorConfig):
             )
         masks = self.token_masks
         if masks is not None and (
-            not isinstance(masks, Mapping) or not set(masks) <= set(self.input_fields)
+            not isinstance(masks, Mapping)
+            or not set(masks) <= set(self.input_fields)
+            or not all(isinstance(mask, str) for mask in masks.values())
         ):
             raise ValueError(
                 f"token_masks must map fields of {self.input_fields} to mask fields, got {masks!r}"
@@ -238,12 +240,22 @@ class FusionOperator(CrossModalOperator):
                 for there, mask in zip(presence, masks, strict=True)
             ]
         else:
+            _check_vectors(dict(zip(config.input_fields, inputs, strict=True)))
             fused = self.fusion(inputs, presence)
         outputs = list(fused) if isinstance(fused, tuple) else [fused]
         written = config.output_fields
         some = [reduce(jnp.logical_or, presence)] * len(written)
         data = self._store_outputs(data, outputs[: len(written)])
         return data, state, with_presence(metadata, written, some)
+
+
+def _check_vectors(fields: dict[str, Any]) -> None:
+    for name, x in fields.items():
+        if jnp.ndim(x) != 1:
+            raise ValueError(
+                f"field {name!r} must be a vector [d] in each record, got shape {jnp.shape(x)}: "
+                f"only {' and '.join(TOKEN_METHODS)} take tokens"
+            )
 
 
 def _fusion(config: FusionOperatorConfig, rngs: nnx.Rngs) -> nnx.Module:

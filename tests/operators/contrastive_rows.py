@@ -168,7 +168,7 @@ ROWS = {
         "triplet",
         changes={
             "margin": 0.5,
-            "mining": "semi_hard",
+            "mining": "hard",
             "distance": "euclidean",
             "directions": "b_to_a",
             "ids_field": "id",

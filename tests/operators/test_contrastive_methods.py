@@ -83,7 +83,7 @@ CASES = {
         lambda: (distilled(A, B, teacher(CLIP)) + distilled(B, A, teacher(CLIP).T)) / 2,
     ),
     "nt_xent": ({}, lambda: functional.nt_xent(A, B, logit_scale=10.0)),
-    "triplet": ({}, lambda: functional.triplet(A, B, margin=0.2, mining="hard")),
+    "triplet": ({}, lambda: functional.triplet(A, B, margin=0.2, mining="semi_hard")),
     "triplet apart": (
         {"distance": "euclidean", "mining": "sum", "margin": 0.5},
         lambda: functional.triplet(A, B, margin=0.5, mining="sum", distance="euclidean"),

@@ -88,8 +88,9 @@ class ContrastiveOperatorConfig(CrossModalOperatorConfig):
         by the same temperature are soft targets; for example of a momentum encoder (ALBEF).
       distillation: the teacher's share of the target, in [0, 1]; 0.4 is ALBEF's.
       margin: of the triplet, in units of the similarity; 0.2 is VSE++'s.
-      mining: the hardest negative (VSE++), the hardest of those that are less similar than the
-        positive (FaceNet), or the sum over all (VSE).
+      mining: the hardest of the negatives that are less similar than the positive (FaceNet), the
+        hardest of all (VSE++), which collapses unless the towers are trained already, or the sum
+        over all (VSE).
       distance: the triplet's similarity is the cosine, or minus the Euclidean distance of unit
         vectors.
       triangle_root: the area, as in the paper; otherwise twice its square, as in the authors' code.
@@ -133,7 +134,7 @@ class ContrastiveOperatorConfig(CrossModalOperatorConfig):
     teacher_fields: dict[str, str] | None = field(default=None, kw_only=True, hash=False)
     distillation: float = field(default=0.4, kw_only=True)
     margin: float = field(default=0.2, kw_only=True)
-    mining: Mining = field(default="hard", kw_only=True)
+    mining: Mining = field(default="semi_hard", kw_only=True)
     distance: Distance = field(default="cosine", kw_only=True)
     triangle_root: bool = field(default=True, kw_only=True)
     symile_negatives: SymileNegatives = field(default="n_squared", kw_only=True)

@@ -8,6 +8,8 @@ from flax import nnx
 
 from datarax.core.element_batch import Batch
 from datarax.core.masks import zero_skipped
+from datarax.functional.contrastive import sigmoid_bias_init
+from datarax.functional.masking import safe_l2_normalize
 from datarax.nn.encoders import ImageEncoder, PointEncoder, TextEncoder
 from datarax.operators.contrastive import ContrastiveOperator
 from datarax.operators.contrastive_config import ContrastiveOperatorConfig
@@ -21,6 +23,8 @@ FEATURES = 256
 AUGMENTATION = "augmentation"
 FUSED = "fused"
 FUSED_FIELDS = ("image", "outline")
+# A volume is 0 where one modality is made of the others, so these relate the towers alone.
+OF_TOWERS = ("volume", "symile")
 # What a setting of `TrainConfig` means to the operator, where that is not the method's own name.
 LOSS_OPTIONS: dict[str, dict[str, Any]] = {
     "decoupled": {"method": "info_nce", "decoupled": True},
@@ -39,7 +43,8 @@ class Retriever(nnx.Module):
     """Encoders into one space that a contrastive operator holds together.
 
     In training a picture may come from another face, and modalities may be hidden. Where there are
-    towers for both `image` and `outline`, their fusion is one more modality, `"fused"`.
+    towers for both `image` and `outline`, their fusion is one more modality, `"fused"`; for a loss
+    of all towers at once, `"fused"` is the mean of their two unit vectors instead.
 
     Args:
       config: which towers, the width of the space, the rates of dropout.
@@ -69,10 +74,12 @@ class Retriever(nnx.Module):
             ),
             rngs=rngs,
         )
-        self.fusion = (
-            _fusion(config.fusion, rngs) if set(config.towers) >= set(FUSED_FIELDS) else None
-        )
-        compared = fields if self.fusion is None else [*fields, encoded_field(FUSED)]
+        fused = set(config.towers) >= set(FUSED_FIELDS) and config.loss not in OF_TOWERS
+        self.fusion = _fusion(config.fusion, rngs) if fused else None
+        compared = [*fields, encoded_field(FUSED)] if fused else fields
+        if config.loss in OF_TOWERS:
+            # The first is the anchor: a picture beside its outline would match without a name.
+            compared = sorted(fields, key=lambda name: name != encoded_field("name"))
         self.has_temperature = config.loss != "triplet"
         self.contrastive = ContrastiveOperator(
             ContrastiveOperatorConfig(
@@ -80,7 +87,7 @@ class Retriever(nnx.Module):
                 output_fields=["loss"],
                 features=dict.fromkeys(compared, FEATURES),
                 projection_features=config.embedding_size,
-                **LOSS_OPTIONS.get(config.loss, {"method": config.loss}),
+                **_loss_options(config),
             ),
             rngs=rngs,
         )
@@ -110,6 +117,9 @@ class Retriever(nnx.Module):
         if field == FUSED and self.fusion is not None:
             encoded = {encoded_field(name): self.encoders[name](values[name]) for name in values}
             features = self.fusion(Batch.from_parts(encoded))[encoded_field(FUSED)]
+        elif field == FUSED and set(self.encoders) >= set(FUSED_FIELDS):
+            image, outline = (self.embed(name, values[name]) for name in FUSED_FIELDS)
+            return safe_l2_normalize(image + outline)
         elif field in self.encoders:
             features = self.encoders[field](values)
         else:
@@ -130,6 +140,13 @@ def encoded_field(name: str) -> str:
 def build(config: TrainConfig) -> Retriever:
     """The untrained model: the same for the same configuration."""
     return Retriever(config, rngs=nnx.Rngs(config.seed))
+
+
+def _loss_options(config: TrainConfig) -> dict[str, Any]:
+    if config.loss == "sigmoid":
+        bias = sigmoid_bias_init(config.batch_size)
+        return {"method": "sigmoid", "initial_bias": bias}
+    return LOSS_OPTIONS.get(config.loss, {"method": config.loss})
 
 
 def _fusion(method: Any, rngs: nnx.Rngs) -> FusionOperator:

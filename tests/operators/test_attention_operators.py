@@ -7,6 +7,7 @@ from attention_rows import ROWS, OpenGates
 from flax import nnx
 from operator_row import batch_of
 
+from datarax.core.element_batch import Batch
 from datarax.operators import build_operator
 
 PAIR = {"input_fields": ["a", "b"], "output_fields": ["c"], "features": {"a": 4, "b": 3}}
@@ -57,6 +58,10 @@ def test_text_without_media_passes_on():
         (CROSS | {"qk_norm": "batch"}, "qk_norm must be one of .*'rms'.* got 'batch'"),
         (CROSS | {"gate": "sigmoid"}, "gate must be one of .*'tanh'.* got 'sigmoid'"),
         (CROSS | {"query_positions": "p"}, "go together, got 'p' and None"),
+        (CROSS | {"query_mask": 3}, "query_mask must be the name of a field, got 3"),
+        (CROSS | {"use_bias": 1}, "use_bias must be True or False, got 1"),
+        (POOL | {"mask": ""}, "mask must be the name of a field, got ''"),
+        (LATENT | {"masks": {"a": ""}}, r"masks\['a'\] must be the name of a field, got ''"),
         (CROSS | {"rope_base": 100.0}, "rope_base=100.0 is read with query_positions"),
         (
             CROSS | {"query_positions": "p", "context_positions": "r", "head_dim": 3},
@@ -81,3 +86,32 @@ def test_text_without_media_passes_on():
 def test_refuses(table, message):
     with pytest.raises(ValueError, match=message):
         build_operator(table, rngs=nnx.Rngs(0, d=1))
+
+
+A, B = jnp.ones((5, 3, 4)), jnp.ones((5, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("table", "data", "error", "message"),
+    [
+        (CROSS, {"a": A.astype(int)}, TypeError, "field 'a' must be floating point, got int32"),
+        (CROSS, {"b": A}, ValueError, r"'b' must have shape \[n, ..., 3\] by features.* 3, 4\]"),
+        (POOL, {"a": A[..., 0]}, ValueError, r"'a' must have shape \[n, ..., 4\] by features"),
+        (
+            CO | {"masks": {"a": "m"}},
+            {"m": jnp.ones((5, 3))},
+            TypeError,
+            "field 'm' must be boolean",
+        ),
+        (
+            LATENT | {"masks": {"b": "m"}},
+            {"m": jnp.ones((5, 3), bool)},
+            ValueError,
+            r"field 'm' must have shape \(2,\), got \(3,\)",
+        ),
+    ],
+)
+def test_a_batch_that_does_not_fit(table, data, error, message):
+    op = build_operator(table, rngs=nnx.Rngs(0))
+    with pytest.raises(error, match=message):
+        op(Batch.from_parts({"a": A, "b": B} | data))

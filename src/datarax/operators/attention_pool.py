@@ -7,7 +7,7 @@ from typing import Any
 from flax import nnx
 
 from datarax.nn.pooling import AttentionPool
-from datarax.operators.checks import check_count, check_positive
+from datarax.operators.checks import check_count, check_field_name, check_positive
 from datarax.operators.tokens import TokenOperator, TokenOperatorConfig, optional_field
 
 
@@ -45,6 +45,7 @@ class AttentionPoolOperatorConfig(TokenOperatorConfig):
         super().__post_init__()
         check_positive("num_queries", self.num_queries)
         check_positive("depth", self.depth)
+        check_field_name("mask", self.mask)
         for name, value in (
             ("out_features", self.out_features),
             ("hidden_features", self.hidden_features),

@@ -1,8 +1,11 @@
-"""What configurations of operators have in common to reject."""
+"""What configurations of operators, and the fields they read, have in common to reject."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
+
+import jax.numpy as jnp
+from jaxtyping import Array
 
 
 def check_choice(name: str, value: Any, choices: Any) -> None:
@@ -96,3 +99,36 @@ def check_integer(name: str, value: Any, *, low: int) -> None:
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < low:
         raise ValueError(f"{name} must be an integer of at least {low}, got {value!r}")
+
+
+def check_field_name(name: str, value: Any) -> None:
+    """Raise unless `value` names a field; `None` passes.
+
+    Raises:
+      ValueError: with the value.
+    """
+    if value is not None and not (isinstance(value, str) and value):
+        raise ValueError(f"{name} must be the name of a field, got {value!r}")
+
+
+def check_axes(name: str, x: Array, axes: Sequence[int | str], *, why: str) -> None:
+    """Raise unless a field is floating point and its last axis, and their number, are as expected.
+
+    Args:
+      name: the field.
+      x: its value.
+      axes: names of axes, the width last; with `"..."` any number of them.
+      why: the options that say so.
+
+    Raises:
+      TypeError: if it is not floating point.
+      ValueError: for other axes.
+    """
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"field {name!r} must be floating point, got {x.dtype}")
+    ranks = x.ndim >= len(axes) - 1 if "..." in axes else x.ndim == len(axes)
+    if not ranks or x.shape[-1] != axes[-1]:
+        expected = ", ".join(map(str, axes))
+        raise ValueError(
+            f"field {name!r} must have shape [{expected}] by {why}, got {list(x.shape)}"
+        )

@@ -6,8 +6,15 @@ from typing import Any
 
 from flax import nnx
 
+from datarax.core.config import check_flag
 from datarax.nn.attention import AttentionGate, CrossAttention, HeadNorm
-from datarax.operators.checks import check_choice, check_count, check_number, check_positive
+from datarax.operators.checks import (
+    check_choice,
+    check_count,
+    check_field_name,
+    check_number,
+    check_positive,
+)
 from datarax.operators.tokens import TokenOperator, TokenOperatorConfig, optional_field
 
 
@@ -53,6 +60,15 @@ class CrossAttentionOperatorConfig(TokenOperatorConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         head_dim = self.width_of_head(self.features[self.input_fields[0]])
+        check_flag("use_bias", self.use_bias)
+        for name in (
+            "query_mask",
+            "context_mask",
+            "bias",
+            "query_positions",
+            "context_positions",
+        ):
+            check_field_name(name, vars(self)[name])
         if self.out_features is not None:
             check_positive("out_features", self.out_features)
         if self.num_kv_heads is not None:

@@ -8,7 +8,7 @@ from flax import nnx
 
 from datarax.core.config import check_flag
 from datarax.nn.gated_attention import GatedCrossAttention
-from datarax.operators.checks import check_count, check_positive
+from datarax.operators.checks import check_count, check_field_name, check_positive
 from datarax.operators.tokens import (
     TokenOperator,
     TokenOperatorConfig,
@@ -52,6 +52,8 @@ class GatedCrossAttentionOperatorConfig(TokenOperatorConfig):
         if self.hidden_features is not None:
             check_positive("hidden_features", self.hidden_features)
         check_flag("immediate_only", self.immediate_only)
+        for name in ("media_locations", "text_mask", "media_mask"):
+            check_field_name(name, vars(self)[name])
         if self.media_locations is None and not self.immediate_only:
             raise ValueError("immediate_only=False is read with media_locations only, got None")
 

@@ -13,7 +13,14 @@ from datarax.core.cross_modal import CrossModalOperator, CrossModalOperatorConfi
 from datarax.core.element_batch import Batch
 from datarax.core.fields import get_field, require_fields
 from datarax.core.presence import row_presence
-from datarax.operators.checks import check_features, check_number, check_positive
+from datarax.functional.checks import check_mask
+from datarax.operators.checks import (
+    check_axes,
+    check_features,
+    check_field_name,
+    check_number,
+    check_positive,
+)
 
 
 @dataclass(frozen=True)
@@ -106,9 +113,18 @@ class TokenOperator(CrossModalOperator):
         return ()
 
     def check_batch(self, batch: Batch) -> None:
-        """Raise as `CrossModalOperator.check_batch`, and if a field that is named is missing."""
+        """Raise as `CrossModalOperator.check_batch`, and for fields that the config names.
+
+        Raises:
+          KeyError: if a field that is named is missing.
+          TypeError: for an input field that is not floating point.
+          ValueError: for an input field of another width.
+        """
         super().check_batch(batch)
         require_fields(batch.data, [name for name in self.named_fields() if name is not None])
+        for name in self.config.input_fields:
+            axes = ["n", "...", self.config.features[name]]
+            check_axes(name, batch[name], axes, why="features")
 
     def generate_random_params(self, rng: Array, data_shapes: Any) -> Array | None:
         """A key for the dropout of each record [B]."""
@@ -132,13 +148,19 @@ def present_tokens(
       data, metadata: the record.
       fields: the fields of tokens [..., d].
       masks: the field with the mask of each, a bool for each token; a field without has them all.
+
+    Raises:
+      TypeError: if a mask is not boolean.
+      ValueError: if its shape is not that of the tokens.
     """
     names = list(fields)
     there = []
     for name, present in zip(names, row_presence(metadata, names), strict=True):
         mask = optional_field(data, masks.get(name))
-        every = jnp.ones(jnp.shape(get_field(data, name))[:-1], bool) if mask is None else mask
-        there.append(every & present)
+        shape = jnp.shape(get_field(data, name))[:-1]
+        if mask is not None:
+            check_mask(mask, shape=shape, name=f"field {masks[name]!r}")
+        there.append((jnp.ones(shape, bool) if mask is None else mask) & present)
     return there
 
 
@@ -148,7 +170,9 @@ def check_masks(masks: Any, fields: Iterable[str]) -> None:
     Raises:
       ValueError: naming what is no input field, or with the mapping.
     """
-    if not isinstance(masks, Mapping) or not all(isinstance(x, str) for x in masks.values()):
+    if not isinstance(masks, Mapping):
         raise ValueError(f"masks must map input fields to the fields of their masks, got {masks!r}")
     if unknown := sorted(set(masks) - set(fields)):
         raise ValueError(f"masks name {unknown}, which are no input fields: {sorted(fields)}")
+    for name, mask in masks.items():
+        check_field_name(f"masks[{name!r}]", mask)

@@ -12,6 +12,15 @@ from functional_table import CASES
 from jax.test_util import check_grads
 
 every = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+# What costs a program of its own: every third case in the gate, all of them in `make test-all`.
+sampled = pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=[] if place % 3 == 0 else pytest.mark.slow)
+        for place, case in enumerate(CASES)
+    ],
+    ids=lambda c: c.name,
+)
 masked = pytest.mark.parametrize("case", [c for c in CASES if c.mask], ids=lambda c: c.name)
 
 
@@ -38,10 +47,10 @@ def all_finite(*arrays):
 
 
 @every
-@pytest.mark.parametrize("with_mask", [False, True])
+@pytest.mark.parametrize("with_mask", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_matches_the_loop_of_the_paper(case, with_mask):
-    if with_mask and case.mask is None:
-        pytest.skip("takes no mask")
+    if not with_mask and case.mask is None:
+        pytest.skip("takes no mask: the same as with one")
     mask = case.some_mask() if with_mask else None
     with jax.enable_x64(True):
         arrays = case.arrays(dtype=np.float64)
@@ -61,7 +70,7 @@ def test_float32_is_within_1e_5(case):
     np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
 
 
-@every
+@sampled
 @pytest.mark.parametrize(
     "dtype",
     [
@@ -78,14 +87,16 @@ def test_half_precision_is_close(case, dtype):
     assert all_finite(*gradients)
 
 
-@every
+@sampled
 def test_jit_equals_eager(case):
     run, xs = on_device(case, case.arrays(), case.some_mask(), case.labels())
     np.testing.assert_allclose(jax.jit(run)(*xs), run(*xs), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.kind == "pointwise"], ids=lambda c: c.name)
+@sampled
 def test_vmap_equals_loop(case):
+    if case.kind != "pointwise":
+        pytest.skip("relates rows")
     arrays = [jnp.asarray(x) for x in case.arrays()]
     mask = None if case.mask is None else jnp.asarray(case.some_mask())
     axes = (*[0] * len(arrays), None if mask is None else 0, None)
@@ -125,7 +136,10 @@ def test_permuted_rows_give_permuted_values(case):
 
 
 @masked
-@pytest.mark.parametrize("garbage", [np.nan, np.inf, -np.inf, 3e38])
+@pytest.mark.parametrize(
+    "garbage",
+    [np.nan, np.inf, *(pytest.param(x, marks=pytest.mark.slow) for x in (-np.inf, 3e38))],
+)
 def test_garbage_in_masked_slots_reaches_nothing(case, garbage):
     mask, clean = case.some_mask(), case.arrays()
     dirty = [x.copy() for x in clean]
@@ -173,7 +187,11 @@ def _one_zero_row(case):
 
 @every
 @pytest.mark.parametrize("make", [_zeros, _identical_rows, _identical_inputs, _one_zero_row])
-@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16], ids=["f32", "bf16"])
+@pytest.mark.parametrize(
+    "dtype",
+    [np.float32, pytest.param(ml_dtypes.bfloat16, marks=pytest.mark.slow)],
+    ids=["f32", "bf16"],
+)
 def test_degenerate_inputs_are_finite(case, make, dtype):
     arrays = [x.astype(dtype) for x in make(case)]
     value, gradients = value_and_gradients(case, arrays, case.full_mask(), case.labels())

@@ -13,6 +13,14 @@ from operator_table import TABLE
 from datarax.core import Batch, CrossModalOperator
 
 every = pytest.mark.parametrize("name", TABLE)
+# What costs a program of its own: every third row in the gate, all of them in `make test-all`.
+sampled = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if place % 3 == 0 else pytest.mark.slow)
+        for place, name in enumerate(TABLE)
+    ],
+)
 ODD = np.array([True, False, True, True, False, True])
 ALL = np.ones(ROWS, bool)
 
@@ -77,7 +85,7 @@ def test_shape_and_spec(name):
         same(batch[n], x, rtol=0, atol=0)
 
 
-@every
+@sampled
 def test_jit_equals_eager(name):
     row = TABLE[name]
     batch = masked_batch(name, valid=ODD)
@@ -87,7 +95,7 @@ def test_jit_equals_eager(name):
     assert eager.presence[row.out[0]].tolist() == presence.tolist()
 
 
-@every
+@sampled
 def test_scan_equals_vmap(name):
     row = TABLE[name]
     op = row.make()
@@ -140,7 +148,7 @@ def test_all_absent(name):
     assert not any(np.any(np.asarray(g)) for g in gradients.values())
 
 
-@every
+@sampled
 def test_no_rows(name):
     row = TABLE[name]
     assert row.make()(batch_of(row, rows=0))[row.out[0]].shape == (0, *row.out[1])
@@ -160,7 +168,7 @@ def test_zero_and_identical_records(name, value):
     assert all_finite(compiled(name)(flat))
 
 
-@every
+@sampled
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, pytest.param(jnp.float16, marks=pytest.mark.slow)])
 def test_half_precision(name, dtype):
     row = TABLE[name]

@@ -78,6 +78,7 @@ BAD = [
         {"method": "supervised", "teacher_fields": {"a": "ta"}},
         r"teacher_fields must map each of \['a', 'b'\]",
     ),
+    ({"ids_field": 3}, "ids_field must be the name of a field, got 3"),
     ({"method": "triangle"}, "method 'triangle' needs 3 input_fields"),
     ({"negatives_fields": {"x": "n"}}, r"negatives_fields must map some of \['a', 'b'\]"),
     ({"negatives_fields": ["n"]}, "negatives_fields must map input fields to fields"),
@@ -112,6 +113,11 @@ MISMATCHED = {"features": {"a": 2, "b": 3}}
         (MISMATCHED | {"fusion": "concat"}, "need similarity_fields to compare"),
         ({"similarity_fields": {"a": "x"}}, r"similarity_fields must map each of \['a', 'b'\]"),
         ({"hidden_features": 0}, "hidden_features must be a positive integer"),
+        ({"ids_field": 3}, "ids_field must be the name of a field, got 3"),
+        (
+            {"similarity_fields": {"a": "x", "b": 2}},
+            r"similarity_fields\['b'\] must be the name of a field, got 2",
+        ),
         ({"sampling_scale": -1.0}, "sampling_scale must be a number"),
         ({"sampling_scale": 3.0}, "sampling_scale=3.0 is read where negatives are drawn"),
         ({"margin": 3.0}, "margin must be a number"),
@@ -125,6 +131,8 @@ def test_matching_refuses(options, message):
 
 
 X = jnp.ones((3, 2))
+TOKENS = {"similarity": "late_interaction", "token_masks": {"a": "m"}}
+MANY = {"a": jnp.ones((3, 4, 2)), "b": jnp.ones((3, 4, 2))}
 
 
 def loss(**options):
@@ -136,6 +144,14 @@ def loss(**options):
     [
         ({}, {"b": X[:, :1]}, ValueError, r"field 'b' must have shape \[n, 2\].*got \[3, 1\]"),
         ({"similarity": "late_interaction"}, {}, ValueError, r"'a' must have shape \[n, t, 2\]"),
+        ({}, {"a": X.astype(int)}, TypeError, "field 'a' must be floating point, got int32"),
+        (TOKENS, MANY | {"m": jnp.ones((3, 2))}, TypeError, "field 'm' must be boolean"),
+        (
+            TOKENS,
+            MANY | {"m": jnp.ones((3, 5), bool)},
+            ValueError,
+            r"field 'm' must have shape \(3, 4\), got \(3, 5\)",
+        ),
         ({"negatives_fields": {"b": "n"}}, {}, KeyError, r"lacks fields \['n'\]"),
         ({"negatives_fields": {"b": "n"}}, {"n": X}, ValueError, r"'n' must have .*\[n, k, 2\]"),
         ({"ids_field": "id"}, {"id": X[:, 0]}, TypeError, "ids must be integers, got float32"),

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from datarax.core import Batch
-from datarax.operators import MatchingOperator, MatchingOperatorConfig
+from datarax.operators import MatchingOperator, MatchingOperatorConfig, build_operator
 
 N = 6
 IDS = np.array([0, 0, 1, 2, 2, 3], np.int32)
@@ -131,3 +131,23 @@ def test_it_learns_to_tell_matches():
     before = float(op(records()).mean("loss"))
     nnx.update(op, moved)
     assert float(op(records()).mean("loss")) < before
+
+
+@pytest.mark.parametrize(
+    "table",
+    [{"operation": "matching"}, {"operation": "contrastive", "method": "supervised"}],
+    ids=["matching", "supervised"],
+)
+def test_a_record_without_its_id_is_left_out(table):
+    rng = np.random.default_rng(3)
+    data = {name: jnp.asarray(rng.normal(size=(4, 3)), jnp.float32) for name in ("a", "b")}
+    fields = {"input_fields": ["a", "b"], "output_fields": ["c"], "features": {"a": 3, "b": 3}}
+    op = build_operator(table | fields | {"ids_field": "id"}, rngs=nnx.Rngs(0))
+    there = jnp.asarray([True, False, True, True])
+    # Not an id like any other: with 0 in its place, the second would be a match of the first.
+    batch = Batch.from_parts(data | {"id": jnp.asarray([0, 0, 1, 2])}, presence={"id": there})
+    out = op(batch)
+    few = op(Batch.from_parts({name: x[there] for name, x in batch.data.items()}))
+    np.testing.assert_allclose(out["c"][there], few["c"], rtol=1e-5)
+    assert out.presence["c"].tolist() == there.tolist()
+    assert not out["c"][1]

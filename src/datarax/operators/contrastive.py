@@ -13,6 +13,7 @@ from datarax.core import random
 from datarax.core.cross_modal import CrossModalOperator, CrossModalOperatorConfig
 from datarax.core.element_batch import Batch
 from datarax.core.fields import require_fields
+from datarax.functional.checks import check_mask
 from datarax.functional.contrastive import symile, volume_contrastive
 from datarax.functional.contrastive.pairs import average_over_pairs, mean_similarities
 from datarax.functional.contrastive.volume import Shape
@@ -20,7 +21,7 @@ from datarax.functional.masking import safe_l2_normalize
 from datarax.functional.similarity import cosine_similarity
 from datarax.nn.projection import LogitScale, ProjectionHead
 from datarax.nn.queue import EmbeddingQueue
-from datarax.operators.checks import check_count
+from datarax.operators.checks import check_axes, check_count
 from datarax.operators.contrastive_config import (
     INITIAL_SCALES,
     OF_ALL_FIELDS,
@@ -115,7 +116,8 @@ class ContrastiveOperator(CrossModalOperator):
 
         Raises:
           KeyError: for a field of ids, masks, teachers or negatives that the batch lacks.
-          ValueError: for an input field of a loss of another shape.
+          TypeError: for an input field that is not floating point, or a mask that is not boolean.
+          ValueError: for an input field or a mask of another shape.
         """
         super().check_batch(batch)
         config = self.config
@@ -128,9 +130,11 @@ class ContrastiveOperator(CrossModalOperator):
         axes = ["n", "t"] if config.similarity == "late_interaction" else ["n"]
         why = f"features and similarity={config.similarity!r}"
         for name in config.input_fields:
-            _check_axes(name, batch[name], [*axes, config.features[name]], why=why)
+            check_axes(name, batch[name], [*axes, config.features[name]], why=why)
+        for name, other in (config.token_masks or {}).items():
+            check_mask(batch[other], shape=batch[name].shape[:2], name=f"field {other!r}")
         for name, other in (config.negatives_fields or {}).items():
-            _check_axes(other, batch[other], ["n", "k", config.features[name]], why="features")
+            check_axes(other, batch[other], ["n", "k", config.features[name]], why="features")
 
     def embed(self, field: str, x: Array) -> Array:
         """Unit vectors `[..., d]` in the shared space from the values `[..., width]` of a field.
@@ -370,19 +374,12 @@ def _mask(config: ContrastiveOperatorConfig, batch: Batch, name: str) -> Array |
     """The rows that have a field with all that belongs to it; `None` means all."""
     tokens, teachers = config.token_masks or {}, config.teacher_fields or {}
     named = [name, *(others[name] for others in (tokens, teachers) if name in others)]
+    named += [] if config.ids_field is None else [config.ids_field]
     mask = batch.where(*named)
     if name in tokens:
         some = jnp.any(batch[tokens[name]], axis=-1)
         mask = some if mask is None else mask & some
     return None if mask is None else jnp.asarray(mask)
-
-
-def _check_axes(name: str, x: Any, axes: list[Any], *, why: str) -> None:
-    if x.ndim != len(axes) or x.shape[-1] != axes[-1]:
-        expected = ", ".join(map(str, axes))
-        raise ValueError(
-            f"field {name!r} must have shape [{expected}] by {why}, got {list(x.shape)}"
-        )
 
 
 def _with_state(batch_state: Any, name: str, scalars: dict[str, Array]) -> Any:

@@ -11,6 +11,7 @@ from datarax.operators.checks import (
     check_choice,
     check_count,
     check_features,
+    check_field_name,
     check_number,
     check_options,
     check_positive,
@@ -83,7 +84,8 @@ class ContrastiveOperatorConfig(CrossModalOperatorConfig):
       decoupled: leave the positive out of the denominator (DCL), which helps small batches.
       unpaired_negatives: a row that lacks one of two modalities stays a negative with the other
         (TorchMultimodal); otherwise it is left out (big_vision).
-      ids_field: field of integers `[]`; rows that share one are positives of each other.
+      ids_field: field of integers `[]`; rows that share one are positives of each other, and a row
+        that lacks it is left out.
       teacher_fields: for each input field the field `[d]` of a teacher's embeddings, whose cosines
         by the same temperature are soft targets; for example of a momentum encoder (ALBEF).
       distillation: the teacher's share of the target, in [0, 1]; 0.4 is ALBEF's.
@@ -179,6 +181,7 @@ class ContrastiveOperatorConfig(CrossModalOperatorConfig):
         if self.method == "triangle" and fields != 3:
             raise ValueError(f"method 'triangle' needs 3 input_fields, got {self.input_fields}")
         check_count("output_fields", self.output_fields, [1, 1 + fields])
+        check_field_name("ids_field", self.ids_field)
         _check_mapping("teacher_fields", self.teacher_fields, self.input_fields, every=True)
         _check_mapping("token_masks", self.token_masks, self.input_fields)
         _check_mapping("negatives_fields", self.negatives_fields, self.input_fields)

@@ -20,9 +20,11 @@ from datarax.functional.masking import masked_mean
 from datarax.functional.similarity import pairwise_cosine_similarity
 from datarax.nn.matching import MatchingFusion, MatchingHead
 from datarax.operators.checks import (
+    check_axes,
     check_choice,
     check_count,
     check_features,
+    check_field_name,
     check_number,
     check_positive,
 )
@@ -47,7 +49,8 @@ class MatchingOperatorConfig(CrossModalOperatorConfig):
         such as the embeddings that a contrastive operator writes; `None`: the inputs themselves, of
         equal width.
       sampling_scale: the inverse temperature of the draw; 1/0.07 is ALBEF's at the start.
-      ids_field: field of integers `[]`; rows that share one are no negatives of each other.
+      ids_field: field of integers `[]`; rows that share one are no negatives of each other, and a
+        row that lacks it is left out.
       margin: leaves out negatives whose cosine is above that of the record's own pair less this
         (GISTEmbed), probably positives that nobody marked; `None` leaves none out.
 
@@ -86,6 +89,9 @@ class MatchingOperatorConfig(CrossModalOperatorConfig):
                 f"similarity_fields must map each of {self.input_fields} to a field, "
                 f"got {self.similarity_fields!r}"
             )
+        for name, other in (self.similarity_fields or {}).items():
+            check_field_name(f"similarity_fields[{name!r}]", other)
+        check_field_name("ids_field", self.ids_field)
         if self.hidden_features is not None:
             check_positive("hidden_features", self.hidden_features)
         check_number("sampling_scale", self.sampling_scale, low=0, high=1e6)
@@ -138,25 +144,22 @@ class MatchingOperator(CrossModalOperator):
 
     @property
     def required_fields(self) -> tuple[str, ...]:
-        """The inputs, and what negatives are found by."""
-        return (*self.config.input_fields, *(self.config.similarity_fields or {}).values())
+        """The inputs, what negatives are found by, and the ids."""
+        others = [*(self.config.similarity_fields or {}).values(), self.config.ids_field]
+        return (*self.config.input_fields, *(name for name in others if name is not None))
 
     def check_batch(self, batch: Batch) -> None:
         """Raise as `CrossModalOperator.check_batch`, and for fields that the config names.
 
         Raises:
           KeyError: for a field of ids or similarity that the batch lacks.
+          TypeError: for an input field that is not floating point.
           ValueError: for an input field that is not `[width]` in a record.
         """
         super().check_batch(batch)
-        ids = [] if self.config.ids_field is None else [self.config.ids_field]
-        require_fields(batch.data, [*self.required_fields, *ids])
+        require_fields(batch.data, self.required_fields)
         for name in self.config.input_fields:
-            shape, width = batch[name].shape, self.config.features[name]
-            if len(shape) != 2 or shape[1] != width:
-                raise ValueError(
-                    f"field {name!r} must have shape [n, {width}] by features, got {list(shape)}"
-                )
+            check_axes(name, batch[name], ["n", self.config.features[name]], why="features")
 
     def apply(
         self,

@@ -123,7 +123,7 @@ class TokenOperator(CrossModalOperator):
         super().check_batch(batch)
         require_fields(batch.data, [name for name in self.named_fields() if name is not None])
         for name in self.config.input_fields:
-            axes = ["n", "...", self.config.features[name]]
+            axes: list[int | str] = ["n", "...", self.config.features[name]]
             check_axes(name, batch[name], axes, why="features")
 
     def generate_random_params(self, rng: Array, data_shapes: Any) -> Array | None:

@@ -8,14 +8,15 @@ import os
 import shutil
 import tempfile
 
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # workers and commands inherit it
-    _cache = tempfile.mkdtemp(prefix="datarax-tests-")
-    atexit.register(shutil.rmtree, _cache, ignore_errors=True)
-    os.environ |= {
-        "JAX_COMPILATION_CACHE_DIR": _cache,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
+# One place a worker, which its commands inherit: JAX does not write an entry at once, so that a
+# second reader may find half of it.
+_cache = tempfile.mkdtemp(prefix="datarax-tests-")
+atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+os.environ |= {
+    "JAX_COMPILATION_CACHE_DIR": _cache,
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "agg")
 

@@ -3,20 +3,10 @@
 Programs are kept for the run: the same model is compiled by many tests, workers and commands.
 """
 
-import atexit
 import os
 import shutil
 import tempfile
 
-# One place a worker, which its commands inherit: JAX does not write an entry at once, so that a
-# second reader may find half of it.
-_cache = tempfile.mkdtemp(prefix="datarax-tests-")
-atexit.register(shutil.rmtree, _cache, ignore_errors=True)
-os.environ |= {
-    "JAX_COMPILATION_CACHE_DIR": _cache,
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-}
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "agg")
 
@@ -28,6 +18,27 @@ for _room in ("functional", "nn", "core"):  # configs of operators speak for the
     jaxtyping.install_import_hook(f"datarax.{_room}", "beartype.beartype")
 
 STRICT = ("functional", "nn", "operators", "core")
+
+
+def pytest_configure(config):
+    """A cache of programs for each worker and its commands.
+
+    Not one for all: JAX writes an entry piecemeal, so that a second reader may find half of it.
+    """
+    config.programs = tempfile.mkdtemp(prefix="datarax-tests-")
+    options = {
+        "jax_compilation_cache_dir": config.programs,
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    for name, value in options.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
+
+
+def pytest_unconfigure(config):
+    """The programs are of no use to another run."""
+    shutil.rmtree(config.programs, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

@@ -229,13 +229,16 @@ def test_the_transformer_block_agrees_with_torch(wide):
 
 @WIDE
 def test_the_bottleneck_fusion_agrees_with_scenic(wide):
-    """Its encoder, read out by the mean; our maps before and after it are identities here."""
+    """Its encoder, read out by the mean; our maps before and after it are identities here.
+
+    Two layers share tokens, so that what one modality wrote into them is read by the other.
+    """
 
     def build():
         return nn.BottleneckFusion(
             (4, 4),
             4,
-            depth=2,
+            depth=3,
             fusion_layer=1,
             num_bottlenecks=2,
             num_heads=2,
@@ -248,7 +251,7 @@ def test_the_bottleneck_fusion_agrees_with_scenic(wide):
         layout[f"norm/{part}"] = lambda w, part=part: w[f"encoder_norm/{part}"]
     for path in ("projections/0", "projections/1", "output"):
         layout |= {f"{path}/kernel": np.eye(4), f"{path}/bias": np.zeros(4)}
-    for depth in range(2):
+    for depth in range(3):
         layout |= linen_block(f"blocks/{depth}/0", f"encoderblock_{depth}")
         layout |= linen_block(f"blocks/{depth}/1", f"encoderblock_{depth}_spectrogram")
     GOLDEN.check_module("bottleneck", build, layout, wide=wide)

@@ -230,7 +230,7 @@ def bottleneck(golden: Recorder, sources: Sources) -> None:
         sources.name(repository, f"{path}:Encoder"),
         encoder(
             mlp_dim=6,
-            num_layers=2,
+            num_layers=3,
             num_heads=2,
             modality_fusion=("rgb", "spectrogram"),
             fusion_layer=1,

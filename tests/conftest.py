@@ -3,6 +3,7 @@
 Programs are kept for the run: the same model is compiled by many tests, workers and commands.
 """
 
+import gc
 import os
 import shutil
 import tempfile
@@ -28,12 +29,19 @@ def pytest_configure(config):
     config.programs = tempfile.mkdtemp(prefix="datarax-tests-")
     options = {
         "jax_compilation_cache_dir": config.programs,
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_compile_time_secs": 0.3,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
     for name, value in options.items():
         jax.config.update(name, value)
         os.environ[name.upper()] = str(value)
+
+
+def pytest_collection_finish(session):
+    """Seldom look for garbage among the programs that are alive: it took a quarter of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(200_000, 50, 100)
 
 
 def pytest_unconfigure(config):

@@ -1,6 +1,6 @@
 """Every operator of the table keeps every contract."""
 
-from functools import cache
+from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ def objective(op, batch, field):
     return jnp.sum(jnp.sin(out[field].astype(jnp.float32))), out
 
 
-@cache
+@lru_cache(maxsize=4)
 def compiled(name):
     """One program a row: what comes out, and the gradients by parameters and by data."""
     row = TABLE[name]
@@ -111,7 +111,7 @@ def test_scan_equals_vmap(name):
 @pytest.mark.parametrize("garbage", [np.nan, np.inf])
 def test_garbage_in_skipped_rows_changes_nothing(name, garbage):
     batch = masked_batch(name, valid=ODD)
-    dirty = replaced(batch, lambda n, x: x.at[jnp.asarray(~ODD)].set(garbage))
+    dirty = replaced(batch, lambda n, x: spoiled(x, ~ODD, garbage))
     clean, value = compiled(name)(batch)[0], compiled(name)(dirty)
     same(value[0], clean, rtol=0, atol=0)
     assert not np.any(np.asarray(value[0])[~ODD])
@@ -125,9 +125,7 @@ def test_absent_field(name):
     row = TABLE[name]
     lacking = next(iter(row.shapes))
     batch = masked_batch(name, present={lacking: ODD})
-    dirty = replaced(
-        batch, lambda n, x: x.at[jnp.asarray(~ODD)].set(jnp.nan) if n == lacking else x
-    )
+    dirty = replaced(batch, lambda n, x: spoiled(x, ~ODD, np.nan) if n == lacking else x)
     value, presence, parameters, gradients = compiled(name)(dirty)
     alone = len(row.shapes) - 1 < 2 and (row.relates_rows or not row.absent_ok)
     there = ODD if alone or not row.absent_ok else ALL
@@ -164,7 +162,7 @@ def test_one_row(name):
 @every
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_zero_and_identical_records(name, value):
-    flat = replaced(masked_batch(name), lambda n, x: jnp.full_like(x, value))
+    flat = replaced(masked_batch(name), lambda n, x: np.full_like(x, value))
     assert all_finite(compiled(name)(flat))
 
 
@@ -207,13 +205,13 @@ def test_gradient_by_differences(name):
     target = next((n for n in row.shapes if n in floats(batch)), None)
     if target is None:
         pytest.skip("reads no floating field")
-    direction = masked_batch(name, seed=1)[target]
+    direction = np.asarray(masked_batch(name, seed=1)[target])
     step = 1e-3
 
     def moved(sign):
         there = replaced(batch, lambda n, x: x + sign * step * direction if n == target else x)
-        return float(jnp.sum(jnp.sin(compiled(name)(there)[0].astype(jnp.float32))))
+        return float(np.sum(np.sin(np.asarray(compiled(name)(there)[0], np.float32))))
 
     numeric = (moved(1) - moved(-1)) / (2 * step)
     gradient = compiled(name)(batch)[3][target]
-    same(jnp.sum(gradient * direction), numeric, rtol=3e-2, atol=5e-3)
+    same(np.sum(gradient * direction), numeric, rtol=3e-2, atol=5e-3)

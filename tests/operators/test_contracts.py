@@ -60,6 +60,11 @@ def replaced(batch, change):
     return batch.replace(data={**batch.data, **{n: change(n, x) for n, x in floats(batch).items()}})
 
 
+def spoiled(x, rows, garbage):
+    """The array with `garbage` in these rows; in NumPy, where it costs no program."""
+    return np.where(rows.reshape(-1, *[1] * (x.ndim - 1)), np.asarray(garbage, x.dtype), x)
+
+
 def all_finite(*trees):
     return all(np.isfinite(x).all() for x in jax.tree.leaves(trees))
 

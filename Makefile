@@ -6,7 +6,7 @@ OUT ?= runs/glyphs
 # The gate compiles more than it computes: programs are left unoptimised there, and only there.
 QUICK := XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
-.PHONY: run test test-all bench lint format types clean
+.PHONY: run test test-all bench bench-quick lint format types clean
 
 run: .venv/.run
 	$(PY) -m datarax train glyphs --out "$(OUT)" --overwrite
@@ -29,7 +29,10 @@ types: .venv/.dev
 	$(PY) -m mypy
 
 bench: .venv/.dev
-	$(PY) benchmarks/dispatch.py
+	$(PY) benchmarks/run.py --out docs/benchmarks.md
+
+bench-quick: .venv/.dev
+	$(PY) benchmarks/run.py --quick
 
 .venv/.made:
 	$(PYTHON) -m venv .venv

@@ -1,22 +1,6 @@
-"""What a called operator costs beside a bare `jax.jit` of the same arithmetic.
+"""What a called operator costs beside a bare `jax.jit` of the same arithmetic."""
 
-Run: `make bench` or `python benchmarks/dispatch.py`. Prints ratios: the machine is shared, absolute
-times mean little. All variants run in one process, interleaved, the order reversed every other
-round, one untimed call before each timed cell; a ratio is the median of the paired rounds.
-"""
-
-import argparse
-import gc
-import os
-import platform
-import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
-
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +13,7 @@ from datarax.core import (
     CrossModalOperatorConfig,
     Element,
 )
+from harness import Report, interleaved, median_ms, paired
 
 WIDTH = 128
 LIMITS = {
@@ -37,6 +22,7 @@ LIMITS = {
     "op(batch), masks": 1.6,
     "Batch.from_elements": 1.25,
 }
+Run = Callable[[], object]
 
 
 class TanhLinear(CrossModalOperator):
@@ -77,45 +63,19 @@ def bare(params, data):
     return {"joint": jnp.tanh(joint @ params["kernel"] + params["bias"])}
 
 
-def paired(
-    variants: dict[str, Callable[[], object]], rounds: int, inner: int
-) -> dict[str, list[float]]:
-    """Microseconds a call, one entry a round."""
-    for run in variants.values():
-        for _ in range(5):
-            jax.block_until_ready(run())
-    times: dict[str, list[float]] = {name: [] for name in variants}
-    names = list(variants)
-    gc.collect()
-    gc.disable()
-    for i in range(rounds):
-        for name in names if i % 2 else reversed(names):
-            run = variants[name]
-            jax.block_until_ready(run())
-            start = time.perf_counter()
-            for _ in range(inner):
-                jax.block_until_ready(run())
-            times[name].append((time.perf_counter() - start) / inner * 1e6)
-    gc.enable()
-    return times
+def report(quick: bool) -> Report:
+    """Calls, stacking, the cost of a leaf and of wrapping."""
+    out = Report("What a called operator costs")
+    rounds = 8 if quick else 60
+    for rows in (32, 256):
+        calls(out, rows, rounds)
+        stacking(out, rows, rounds)
+    leaves(out, rounds)
+    wrapping(out, rounds)
+    return out
 
 
-def report(times: dict[str, list[float]], base: str, title: str) -> dict[str, float]:
-    """Print medians and paired ratios."""
-    print(f"\n{title}")
-    ratios = {}
-    for name, values in times.items():
-        pairs = sorted(v / b for v, b in zip(values, times[base], strict=True))
-        ratios[name] = statistics.median(pairs)
-        low, high = pairs[len(pairs) // 10], pairs[-1 - len(pairs) // 10]
-        print(
-            f"  {name:28s} {statistics.median(values):9.1f} us   x{ratios[name]:.2f}  "
-            f"(p10 {low:.2f}, p90 {high:.2f})"
-        )
-    return ratios
-
-
-def calls(rows: int, rounds: int) -> dict[str, float]:
+def calls(out: Report, rows: int, rounds: int) -> None:
     rng = np.random.default_rng(0)
     data = {
         name: jnp.asarray(rng.normal(size=(rows, WIDTH)), jnp.float32) for name in ("image", "text")
@@ -136,43 +96,11 @@ def calls(rows: int, rounds: int) -> dict[str, float]:
         "op(batch), metadata": lambda: op(named)["joint"],
         "op(batch), masks": lambda: op(masked)["joint"],
     }
-    with jax.log_compiles(False):
-        times = paired(variants, rounds, 50)
+    compare(out, f"calls, {rows} rows of 2 x {WIDTH} float32", variants, rounds=rounds, inner=50)
     assert_no_recompiles(variants)
-    return report(times, "bare jax.jit", f"calls, {rows} rows of 2 x {WIDTH} float32")
 
 
-def assert_no_recompiles(variants: dict[str, Callable[[], object]]) -> None:
-    """Every variant has run: none may compile again."""
-    compiled: list[str] = []
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda name, _, **__: compiled.append(name) if "compile" in name else None
-    )
-    for run in variants.values():
-        jax.block_until_ready(run())
-    assert not compiled, f"a repeated call compiled: {compiled}"
-    jax.monitoring.clear_event_listeners()
-
-
-def leaves(rounds: int) -> float:
-    batch = Batch.from_parts(dict.fromkeys(("image", "text"), jnp.ones((32, WIDTH))))
-    few, many = Stack(config(), leaves=2), Stack(config(), leaves=402)
-    times = paired({"2": lambda: few(batch), "402": lambda: many(batch)}, rounds, 20)
-    slope = statistics.median((b - a) / 400 for a, b in zip(times["2"], times["402"], strict=True))
-    print(f"\n  {'a learnable leaf':28s} {slope:9.2f} us   (limit 0.50)")
-    return slope
-
-
-def wrapping(rounds: int) -> float:
-    data = {name: jnp.ones((256, WIDTH)) for name in ("image", "text")}
-    mask = jnp.ones(256, bool)
-    times = paired({"wrap": lambda: Batch.from_parts(data, valid_mask=mask).epoch}, rounds, 200)
-    cost = statistics.median(times["wrap"])
-    print(f"  {'Batch.from_parts':28s} {cost:9.2f} us   (limit 15)")
-    return cost
-
-
-def stacking(rows: int, rounds: int) -> dict[str, float]:
+def stacking(out: Report, rows: int, rounds: int) -> None:
     rng = np.random.default_rng(0)
     elements = [
         Element({n: rng.normal(size=WIDTH).astype(np.float32) for n in ("image", "text")})
@@ -187,36 +115,50 @@ def stacking(rows: int, rounds: int) -> dict[str, float]:
         "np.stack + device_put": floor,
         "Batch.from_elements": lambda: Batch.from_elements(elements),
     }
-    return report(paired(variants, rounds, 20), "np.stack + device_put", f"stacking {rows} records")
+    compare(out, f"stacking {rows} records", variants, rounds=rounds, inner=20)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--async-dispatch", action="store_true", help="JAX's default dispatch")
-    options = parser.parse_args()
-    jax.config.update("jax_cpu_enable_async_dispatch", options.async_dispatch)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parent,
-    ).stdout.strip()
-    print(
-        f"{jax.devices()[0].device_kind} ({platform.machine()}), {os.cpu_count()} cores, load "
-        f"{os.getloadavg()[0]:.1f}, Python {platform.python_version()}, jax {jax.__version__}, "
-        f"commit {commit or 'none'}, async dispatch {options.async_dispatch}"
+def compare(out: Report, title: str, variants: dict[str, Run], *, rounds: int, inner: int) -> None:
+    """A table of times beside the first variant, with the limits that there are."""
+    times = interleaved(variants, rounds=rounds, inner=inner)
+    base, *_ = variants
+    ratios = {name: paired(times, name, base) for name in variants}
+    out.table(
+        title,
+        [
+            {"variant": name, "us": 1e3 * median_ms(times[name]), f"x {base}": ratios[name]}
+            for name in variants
+        ],
     )
-    failed = []
-    for rows in (32, 256):
-        ratios = calls(rows, options.rounds) | stacking(rows, options.rounds)
-        failed += [f"{n}, {rows} rows" for n, r in ratios.items() if r > LIMITS.get(n, np.inf)]
-    failed += ["a learnable leaf"] if leaves(options.rounds) > 0.5 else []
-    failed += ["Batch.from_parts"] if wrapping(options.rounds) > 15 else []
-    print("\nall limits hold" if not failed else f"\nover the limit: {failed}")
-    return bool(failed)
+    for name, ratio in ratios.items():
+        if name in LIMITS:
+            out.limit(f"{name}, {title}", ratio.median, at_most=LIMITS[name])
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def assert_no_recompiles(variants: dict[str, Run]) -> None:
+    """Every variant has run: none may compile again."""
+    compiled: list[str] = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, _, **__: compiled.append(name) if "compile" in name else None
+    )
+    for run in variants.values():
+        jax.block_until_ready(run())
+    assert not compiled, f"a repeated call compiled: {compiled}"
+    jax.monitoring.clear_event_listeners()
+
+
+def leaves(out: Report, rounds: int) -> None:
+    batch = Batch.from_parts(dict.fromkeys(("image", "text"), jnp.ones((32, WIDTH))))
+    few, many = Stack(config(), leaves=2), Stack(config(), leaves=402)
+    variants = {"2": lambda: few(batch), "402": lambda: many(batch)}
+    times = interleaved(variants, rounds=rounds, inner=20)
+    slope = 1e6 * float(np.median(times["402"] - times["2"])) / 400
+    out.limit("a learnable leaf, us", slope, at_most=0.5)
+
+
+def wrapping(out: Report, rounds: int) -> None:
+    data = {name: jnp.ones((256, WIDTH)) for name in ("image", "text")}
+    mask = jnp.ones(256, bool)
+    run = {"wrap": lambda: Batch.from_parts(data, valid_mask=mask).epoch}
+    times = interleaved(run, rounds=rounds, inner=200)
+    out.limit("Batch.from_parts, us", 1e3 * median_ms(times["wrap"]), at_most=15)

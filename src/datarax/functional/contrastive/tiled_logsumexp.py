@@ -1,0 +1,231 @@
+r"""Log-sum-exps of the rows and columns of $L = s\,x y^\top$ in O(n d) memory, differentiable.
+
+Reverse mode only. Products of the size of L, where all is differentiated: both rows and columns 4,
+rows alone 3, a matrix with itself 3; without differentiation 1.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array
+
+from datarax.functional.checks import accumulation_dtype
+from datarax.functional.contrastive.tiled_softmax import (
+    Marks,
+    Statistics,
+    Weights,
+    log_sum,
+    own_weights,
+    softmax_gradients,
+    softmax_row_gradients,
+    softmax_statistics,
+)
+from datarax.functional.contrastive.tiles import Tiling, is_narrow, narrowed
+
+
+class LogSums(NamedTuple):
+    """Of the rows [n] and the columns [m], 0 for those without pairs; and the own logits [n]."""
+
+    rows: Array
+    columns: Array | None
+    own: Array
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Sides:
+    """What is differentiated: static, though it travels with the residuals."""
+
+    x: bool
+    y: bool
+    scale: bool
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def both_logsumexp(tiling: Tiling, x: Array, y: Array, scale: Array, marks: Marks) -> LogSums:
+    """Of rows and columns, for x and y of one shape: row `i` of y is the own column of row `i`."""
+    xs, ys = (narrowed(v, tiling.operands) for v in (x, y))
+    found = softmax_statistics(xs, ys, scale=scale, marks=_diagonal(marks, xs), tile=tiling.tile)
+    return _log_sums(found)
+
+
+def _both_forward(tiling: Tiling, x: Any, y: Any, scale: Any, marks: Any) -> tuple[LogSums, Any]:
+    sides = Sides(x.perturbed, y.perturbed, scale.perturbed)
+    arguments = x.value, y.value, scale.value, _values(marks)
+    sums = both_logsumexp(tiling, *arguments)
+    return sums, (sides, arguments, sums)
+
+
+def _both_backward(tiling: Tiling, residuals: Any, cotangents: Any) -> tuple:
+    sides, (x, y, scale, marks), sums = residuals
+    g, h, q = (_dense(c) for c in cotangents)
+    xs, ys = (narrowed(v, tiling.operands) for v in (x, y))
+    marks = _diagonal(marks, xs)
+    weights = Weights(sums.rows, g, sums.columns, h)
+    own = own_weights(sums.own, q, weights, marks=marks) if is_narrow(xs) else q
+    found = softmax_gradients(
+        xs,
+        ys,
+        scale=scale,
+        marks=marks,
+        weights=weights._replace(own=own, partners=ys),
+        tile=tiling.tile,
+        sides=(sides.x, sides.y),
+        start=_mirrored(xs, own, scale) if sides.y else None,
+    )
+    return _as_cotangents(sides, (x, y, scale), (found.x, found.y, found.scale))
+
+
+both_logsumexp.defvjp(_both_forward, _both_backward, symbolic_zeros=True)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def row_logsumexp(tiling: Tiling, x: Array, y: Array, scale: Array, marks: Marks) -> LogSums:
+    """Of the rows alone, for y of at least as many rows as x: row `i` of y is its own column.
+
+    The gradients are formed in the forward pass, that of y for equal cotangents of the rows that
+    `marks` keeps (as a mean has them); for others it is formed again, at 2 more products.
+    """
+    xs, ys = (narrowed(v, tiling.operands) for v in (x, y))
+    found = softmax_statistics(
+        xs, ys, scale=scale, marks=_diagonal(marks, xs), tile=tiling.tile, columns=False
+    )
+    return _log_sums(found)
+
+
+def _row_forward(tiling: Tiling, x: Any, y: Any, scale: Any, marks: Any) -> tuple[LogSums, Any]:
+    sides = Sides(x.perturbed, y.perturbed, scale.perturbed)
+    arguments = x.value, y.value, scale.value, _values(marks)
+    xs, ys = (narrowed(v, tiling.operands) for v in arguments[:2])
+    found, of_x, of_y = softmax_row_gradients(
+        xs,
+        ys,
+        scale=scale.value,
+        marks=_diagonal(arguments[3], xs),
+        tile=tiling.tile,
+        sides=(sides.x or not sides.y, sides.y),
+    )
+    sums = _log_sums(found)
+    return sums, (sides, arguments, sums, of_x, of_y)
+
+
+def _row_backward(tiling: Tiling, residuals: Any, cotangents: Any) -> tuple:
+    sides, (x, y, scale, marks), sums, of_x, of_y = residuals
+    g, _, q = (_dense(c) for c in cotangents)
+    n = x.shape[0]
+    xs, ys = (narrowed(v, tiling.operands) for v in (x, y))
+    marks = _diagonal(marks, xs)
+    weights = Weights(sums.rows, g)
+    own = own_weights(sums.own, q, weights, marks=marks) if is_narrow(xs) else q
+    partners = own[:, None] * ys[:n].astype(scale.dtype)
+    d_x = d_y = d_scale = None
+    if of_y is not None:
+        again = partial(_columns_again, xs, ys, scale=scale, marks=marks, tile=tiling.tile)
+        level, equal = _level(g, marks.rows)
+        formed = partial(_columns_formed, of_y, ys, factor=level, scale=scale)
+        d_y, d_scale = lax.cond(equal, formed, partial(again, weights=weights))
+        d_y = d_y.at[:n].add(_mirrored(xs, own, scale))
+        d_scale = d_scale + jnp.sum(partners * xs.astype(scale.dtype))
+    if of_x is not None:
+        whole = g[:, None] * of_x + partners
+        d_x, d_scale = scale * whole, jnp.sum(whole * xs.astype(scale.dtype))
+    return _as_cotangents(sides, (x, y, scale), (d_x, d_y, d_scale))
+
+
+row_logsumexp.defvjp(_row_forward, _row_backward, symbolic_zeros=True)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def self_logsumexp(tiling: Tiling, z: Array, scale: Array, marks: Marks) -> LogSums:
+    """Of the rows of z with themselves. `marks` are symmetric, and `own` is its own inverse."""
+    zs = narrowed(z, tiling.operands)
+    found = softmax_statistics(zs, zs, scale=scale, marks=marks, tile=tiling.tile, columns=False)
+    return _log_sums(found)
+
+
+def _self_forward(tiling: Tiling, z: Any, scale: Any, marks: Any) -> tuple[LogSums, Any]:
+    arguments = z.value, scale.value, _values(marks)
+    sums = self_logsumexp(tiling, *arguments)
+    return sums, (Sides(z.perturbed, False, scale.perturbed), arguments, sums)
+
+
+def _self_backward(tiling: Tiling, residuals: Any, cotangents: Any) -> tuple:
+    sides, (z, scale, marks), sums = residuals
+    g, _, q = (_dense(c) for c in cotangents)
+    zs = narrowed(z, tiling.operands)
+    # L is symmetric, so the sides of rows and of columns are one product with both weights.
+    weights = Weights(sums.rows, g, sums.rows, g)
+    own = q + q[marks.own]
+    own = own_weights(sums.own, own, weights, marks=marks) if is_narrow(zs) else own
+    found = softmax_gradients(
+        zs,
+        zs,
+        scale=scale,
+        marks=marks,
+        weights=weights._replace(own=own, partners=zs[marks.own]),
+        tile=tiling.tile,
+        sides=(sides.x, False),
+    )
+    gradients = (found.x, None, found.scale / 2)
+    d_z, _, d_scale, _ = _as_cotangents(sides, (z, z, scale), gradients)
+    return d_z, d_scale, None
+
+
+self_logsumexp.defvjp(_self_forward, _self_backward, symbolic_zeros=True)
+
+
+def _diagonal(marks: Marks, x: Array) -> Marks:
+    return marks._replace(own=jnp.arange(x.shape[0], dtype=jnp.int32))
+
+
+def _log_sums(found: Statistics) -> LogSums:
+    columns = None
+    if found.column_max is not None:
+        columns = log_sum(found.column_max, found.column_sum)
+    return LogSums(log_sum(found.row_max, found.row_sum), columns, found.own)
+
+
+def _columns_formed(of_y: Array, y: Array, *, factor: Array, scale: Array) -> tuple[Array, Array]:
+    return scale * factor * of_y, factor * jnp.sum(of_y * y.astype(of_y.dtype))
+
+
+def _columns_again(
+    x: Array, y: Array, *, scale: Array, marks: Marks, weights: Weights, tile: int
+) -> tuple[Array, Array]:
+    found = softmax_gradients(
+        x, y, scale=scale, marks=marks, weights=weights, tile=tile, sides=(False, True)
+    )
+    return found.y, found.scale
+
+
+def _level(g: Array, rows: Array | None) -> tuple[Array, Array]:
+    """The cotangent of the rows that are there, and whether they have but one."""
+    here = jnp.ones(g.shape, bool) if rows is None else rows
+    top = jnp.max(g, initial=-jnp.inf, where=here)
+    return jnp.where(jnp.any(here), top, 0), jnp.all((g == top) | ~here)
+
+
+def _mirrored(x: Array, own: Array, scale: Array) -> Array:
+    return (scale * own)[:, None] * x.astype(accumulation_dtype(x))
+
+
+def _values(marks: Any) -> Marks:
+    return Marks(*(None if mark is None else mark.value for mark in marks))
+
+
+def _dense(cotangent: Any) -> Array | None:
+    if isinstance(cotangent, SymbolicZero):
+        return jnp.zeros(cotangent.aval.shape, cotangent.aval.dtype)
+    return cotangent
+
+
+def _as_cotangents(sides: Sides, primals: tuple, gradients: tuple) -> tuple:
+    """The gradients in the dtypes of the primals, `None` for what is not differentiated."""
+    wanted = (sides.x, sides.y, sides.scale)
+    found = zip(wanted, primals, gradients, strict=True)
+    return (*(g.astype(p.dtype) if want else None for want, p, g in found), None)

@@ -1,0 +1,121 @@
+"""Blocks of rows: how many rows at once, the loop over them, and the products inside it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array
+
+from datarax.functional.checks import accumulation_dtype
+
+# Below this many logits one block holds them all, and a dense form is as fast.
+DENSE_LOGITS = 2**18
+# Bytes of one block of logits. A core's cache is small, a GPU wants long products.
+_BLOCK_BYTES = {"cpu": 16 * 2**20, "gpu": 512 * 2**20, "tpu": 256 * 2**20}
+_LEAST_ROWS, _MOST_ROWS = 64, 8192
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Rows of a block, and the dtype that the operands of its products are rounded to."""
+
+    tile: int
+    operands: DTypeLike | None = None
+
+
+def choose_tile(rows: int, columns: int, *, itemsize: int = 4, budget: int | None = None) -> int:
+    """Rows of a block `[tile, columns]` of logits: the largest power of two within the budget.
+
+    Args:
+      rows, columns: of the whole matrix of logits.
+      itemsize: bytes of one logit.
+      budget: bytes of one block; `None` takes what suits the default backend.
+
+    Returns:
+      At least 1, at most `rows`; not below 64 for the budget's sake.
+    """
+    if budget is None:
+        budget = _BLOCK_BYTES.get(jax.default_backend(), _BLOCK_BYTES["cpu"])
+    fitting = max(budget // max(columns * itemsize, 1), 1)
+    tile = 2 ** (fitting.bit_length() - 1)
+    return max(1, min(rows, max(_LEAST_ROWS, min(tile, _MOST_ROWS))))
+
+
+def check_tile(tile: int | None) -> None:
+    """Reject a number of rows that is not positive.
+
+    Raises:
+      ValueError: if it is not.
+    """
+    if tile is not None and tile < 1:
+        raise ValueError(f"tile must be at least 1 row, got {tile}")
+
+
+def scan_rows(
+    body: Callable[[Any, Any], tuple[Any, Any]], carry: Any, arrays: Any, *, tile: int
+) -> tuple[Any, Any]:
+    """`lax.scan` over blocks of `tile` rows; a shorter block at the end has a body of its own.
+
+    Args:
+      body: maps (carry, block) to (carry, rows of the block); the block is `arrays`, sliced.
+      carry: what the blocks hand on.
+      arrays: a pytree of arrays with the rows on axis 0, all of one length.
+      tile: rows of a block.
+
+    Returns:
+      The last carry, and the rows that the blocks gave, in order.
+    """
+    n = jax.tree.leaves(arrays)[0].shape[0]
+    tile = min(tile, n)
+    count = n // tile
+
+    def block(start: Any, size: int) -> Any:
+        return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, start, size), arrays)
+
+    if count == 1:
+        carry, given = body(carry, block(0, tile))
+    else:
+        starts = jnp.arange(count, dtype=jnp.int32) * tile
+        carry, given = lax.scan(lambda c, start: body(c, block(start, tile)), carry, starts)
+        given = jax.tree.map(lambda x: x.reshape(count * tile, *x.shape[2:]), given)
+    if count * tile == n:
+        return carry, given
+    carry, last = body(carry, block(count * tile, n - count * tile))
+    return carry, jax.tree.map(lambda x, y: jnp.concatenate([x, y]), given, last)
+
+
+def logits_of(x: Array, y: Array) -> Array:
+    """x y^T [t, m], accumulated in at least float32."""
+    return _product(x, y, contract=(1, 1))
+
+
+def weighted_rows(weights: Array, y: Array) -> Array:
+    """W y [t, d]: the weights are rounded to the dtype of `y`, the sum is not."""
+    return _product(weights.astype(y.dtype), y, contract=(1, 0))
+
+
+def weighted_columns(weights: Array, x: Array) -> Array:
+    """W^T x [m, d], as `weighted_rows`."""
+    return _product(weights.astype(x.dtype), x, contract=(0, 0))
+
+
+def narrowed(x: Array, dtype: DTypeLike | None) -> Array:
+    """`x` in the dtype of the products' operands."""
+    return x if dtype is None else x.astype(dtype)
+
+
+def is_narrow(x: Array) -> bool:
+    """Whether a product rounds its operands to less than float32."""
+    return x.dtype != accumulation_dtype(x)
+
+
+def _product(x: Array, y: Array, *, contract: tuple[int, int]) -> Array:
+    axes = (((contract[0],), (contract[1],)), ((), ()))
+    # float32 in full: a GPU's default would round it to TF32.
+    precision = None if is_narrow(x) else lax.Precision.HIGHEST
+    wide = accumulation_dtype(x)
+    return lax.dot_general(x, y, axes, precision=precision, preferred_element_type=wide)

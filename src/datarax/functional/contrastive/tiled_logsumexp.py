@@ -4,19 +4,24 @@ Reverse mode only. Products of the size of L, where all is differentiated: both 
 rows alone 3, a matrix with itself 3; without differentiation 1.
 """
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array
 
 from datarax.functional.checks import accumulation_dtype
+from datarax.functional.contrastive.marks import Marks, with_diagonal
+from datarax.functional.contrastive.rules import (
+    Sides,
+    as_cotangent,
+    dense_cotangent,
+    level_of,
+    values_of,
+)
 from datarax.functional.contrastive.tiled_softmax import (
-    Marks,
     Statistics,
     Weights,
     log_sum,
@@ -36,36 +41,28 @@ class LogSums(NamedTuple):
     own: Array
 
 
-@jax.tree_util.register_static
-@dataclass(frozen=True)
-class Sides:
-    """What is differentiated: static, though it travels with the residuals."""
-
-    x: bool
-    y: bool
-    scale: bool
-
-
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def both_logsumexp(tiling: Tiling, x: Array, y: Array, scale: Array, marks: Marks) -> LogSums:
     """Of rows and columns, for x and y of one shape: row `i` of y is the own column of row `i`."""
     xs, ys = (narrowed(v, tiling.operands) for v in (x, y))
-    found = softmax_statistics(xs, ys, scale=scale, marks=_diagonal(marks, xs), tile=tiling.tile)
+    found = softmax_statistics(
+        xs, ys, scale=scale, marks=with_diagonal(marks, xs), tile=tiling.tile
+    )
     return _log_sums(found)
 
 
 def _both_forward(tiling: Tiling, x: Any, y: Any, scale: Any, marks: Any) -> tuple[LogSums, Any]:
     sides = Sides(x.perturbed, y.perturbed, scale.perturbed)
-    arguments = x.value, y.value, scale.value, _values(marks)
+    arguments = x.value, y.value, scale.value, values_of(marks)
     sums = both_logsumexp(tiling, *arguments)
     return sums, (sides, arguments, sums)
 
 
 def _both_backward(tiling: Tiling, residuals: Any, cotangents: Any) -> tuple:
     sides, (x, y, scale, marks), sums = residuals
-    g, h, q = (_dense(c) for c in cotangents)
+    g, h, q = (dense_cotangent(c) for c in cotangents)
     xs, ys = (narrowed(v, tiling.operands) for v in (x, y))
-    marks = _diagonal(marks, xs)
+    marks = with_diagonal(marks, xs)
     weights = Weights(sums.rows, g, sums.columns, h)
     own = own_weights(sums.own, q, weights, marks=marks) if is_narrow(xs) else q
     found = softmax_gradients(
@@ -78,7 +75,7 @@ def _both_backward(tiling: Tiling, residuals: Any, cotangents: Any) -> tuple:
         sides=(sides.x, sides.y),
         start=_mirrored(xs, own, scale) if sides.y else None,
     )
-    return _as_cotangents(sides, (x, y, scale), (found.x, found.y, found.scale))
+    return _cotangents(sides, (x, y, scale), (found.x, found.y, found.scale))
 
 
 both_logsumexp.defvjp(_both_forward, _both_backward, symbolic_zeros=True)
@@ -93,20 +90,20 @@ def row_logsumexp(tiling: Tiling, x: Array, y: Array, scale: Array, marks: Marks
     """
     xs, ys = (narrowed(v, tiling.operands) for v in (x, y))
     found = softmax_statistics(
-        xs, ys, scale=scale, marks=_diagonal(marks, xs), tile=tiling.tile, columns=False
+        xs, ys, scale=scale, marks=with_diagonal(marks, xs), tile=tiling.tile, columns=False
     )
     return _log_sums(found)
 
 
 def _row_forward(tiling: Tiling, x: Any, y: Any, scale: Any, marks: Any) -> tuple[LogSums, Any]:
     sides = Sides(x.perturbed, y.perturbed, scale.perturbed)
-    arguments = x.value, y.value, scale.value, _values(marks)
+    arguments = x.value, y.value, scale.value, values_of(marks)
     xs, ys = (narrowed(v, tiling.operands) for v in arguments[:2])
     found, of_x, of_y = softmax_row_gradients(
         xs,
         ys,
         scale=scale.value,
-        marks=_diagonal(arguments[3], xs),
+        marks=with_diagonal(arguments[3], xs),
         tile=tiling.tile,
         sides=(sides.x or not sides.y, sides.y),
     )
@@ -116,17 +113,17 @@ def _row_forward(tiling: Tiling, x: Any, y: Any, scale: Any, marks: Any) -> tupl
 
 def _row_backward(tiling: Tiling, residuals: Any, cotangents: Any) -> tuple:
     sides, (x, y, scale, marks), sums, of_x, of_y = residuals
-    g, _, q = (_dense(c) for c in cotangents)
+    g, _, q = (dense_cotangent(c) for c in cotangents)
     n = x.shape[0]
     xs, ys = (narrowed(v, tiling.operands) for v in (x, y))
-    marks = _diagonal(marks, xs)
+    marks = with_diagonal(marks, xs)
     weights = Weights(sums.rows, g)
     own = own_weights(sums.own, q, weights, marks=marks) if is_narrow(xs) else q
     partners = own[:, None] * ys[:n].astype(scale.dtype)
     d_x = d_y = d_scale = None
     if of_y is not None:
         again = partial(_columns_again, xs, ys, scale=scale, marks=marks, tile=tiling.tile)
-        level, equal = _level(g, marks.rows)
+        level, equal = level_of(g, marks.rows)
         formed = partial(_columns_formed, of_y, ys, factor=level, scale=scale)
         d_y, d_scale = lax.cond(equal, formed, partial(again, weights=weights))
         d_y = d_y.at[:n].add(_mirrored(xs, own, scale))
@@ -134,7 +131,7 @@ def _row_backward(tiling: Tiling, residuals: Any, cotangents: Any) -> tuple:
     if of_x is not None:
         whole = g[:, None] * of_x + partners
         d_x, d_scale = scale * whole, jnp.sum(whole * xs.astype(scale.dtype))
-    return _as_cotangents(sides, (x, y, scale), (d_x, d_y, d_scale))
+    return _cotangents(sides, (x, y, scale), (d_x, d_y, d_scale))
 
 
 row_logsumexp.defvjp(_row_forward, _row_backward, symbolic_zeros=True)
@@ -149,14 +146,14 @@ def self_logsumexp(tiling: Tiling, z: Array, scale: Array, marks: Marks) -> LogS
 
 
 def _self_forward(tiling: Tiling, z: Any, scale: Any, marks: Any) -> tuple[LogSums, Any]:
-    arguments = z.value, scale.value, _values(marks)
+    arguments = z.value, scale.value, values_of(marks)
     sums = self_logsumexp(tiling, *arguments)
     return sums, (Sides(z.perturbed, False, scale.perturbed), arguments, sums)
 
 
 def _self_backward(tiling: Tiling, residuals: Any, cotangents: Any) -> tuple:
     sides, (z, scale, marks), sums = residuals
-    g, _, q = (_dense(c) for c in cotangents)
+    g, _, q = (dense_cotangent(c) for c in cotangents)
     zs = narrowed(z, tiling.operands)
     # L is symmetric, so the sides of rows and of columns are one product with both weights.
     weights = Weights(sums.rows, g, sums.rows, g)
@@ -172,15 +169,11 @@ def _self_backward(tiling: Tiling, residuals: Any, cotangents: Any) -> tuple:
         sides=(sides.x, False),
     )
     gradients = (found.x, None, found.scale / 2)
-    d_z, _, d_scale, _ = _as_cotangents(sides, (z, z, scale), gradients)
+    d_z, _, d_scale, _ = _cotangents(sides, (z, z, scale), gradients)
     return d_z, d_scale, None
 
 
 self_logsumexp.defvjp(_self_forward, _self_backward, symbolic_zeros=True)
-
-
-def _diagonal(marks: Marks, x: Array) -> Marks:
-    return marks._replace(own=jnp.arange(x.shape[0], dtype=jnp.int32))
 
 
 def _log_sums(found: Statistics) -> LogSums:
@@ -203,29 +196,11 @@ def _columns_again(
     return found.y, found.scale
 
 
-def _level(g: Array, rows: Array | None) -> tuple[Array, Array]:
-    """The cotangent of the rows that are there, and whether they have but one."""
-    here = jnp.ones(g.shape, bool) if rows is None else rows
-    top = jnp.max(g, initial=-jnp.inf, where=here)
-    return jnp.where(jnp.any(here), top, 0), jnp.all((g == top) | ~here)
-
-
 def _mirrored(x: Array, own: Array, scale: Array) -> Array:
     return (scale * own)[:, None] * x.astype(accumulation_dtype(x))
 
 
-def _values(marks: Any) -> Marks:
-    return Marks(*(None if mark is None else mark.value for mark in marks))
-
-
-def _dense(cotangent: Any) -> Array | None:
-    if isinstance(cotangent, SymbolicZero):
-        return jnp.zeros(cotangent.aval.shape, cotangent.aval.dtype)
-    return cotangent
-
-
-def _as_cotangents(sides: Sides, primals: tuple, gradients: tuple) -> tuple:
-    """The gradients in the dtypes of the primals, `None` for what is not differentiated."""
+def _cotangents(sides: Sides, primals: tuple, gradients: tuple) -> tuple:
     wanted = (sides.x, sides.y, sides.scale)
-    found = zip(wanted, primals, gradients, strict=True)
-    return (*(g.astype(p.dtype) if want else None for want, p, g in found), None)
+    found = zip(gradients, primals, wanted, strict=True)
+    return (*(as_cotangent(g, p, wanted=want) for g, p, want in found), None)

@@ -2,9 +2,9 @@ r"""The tiled core of the softmax losses: statistics of blocks of logits, and th
 
 With $L_{ij} = s\,x_i y_j$ for x `[n, d]` and y `[m, d]`, never stored whole:
 
-- `softmax_statistics` gives $\max_j L_{ij}$ and $\sum_j e^{L_{ij} - \max}$ of every row, the same of
-  every column over these rows, and the logit of each row with its own column. Parts over devices or
-  over chunks are put together by `merged`, and closed by `log_sum`.
+- `softmax_statistics` gives $\max_j L_{ij}$ and $\sum_j e^{L_{ij} - \max}$ of every row, the same
+  of every column over these rows, and the logit of each row with its own column. Parts over devices
+  or over chunks are put together by `merged`, and closed by `log_sum`.
 - `softmax_gradients` takes the final log-sum-exps $r_i$ and $c_j$ (over everything) with weights
   $g_i$ and $h_j$, forms $W_{ij} = g_i e^{L_{ij} - r_i} + h_j e^{L_{ij} - c_j}$ block by block, and
   gives $s W y$, $s W^\top x$ (the part of these rows) and $\sum_{ij} W_{ij} x_i y_j$ (likewise).
@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from datarax.functional.checks import accumulation_dtype
+from datarax.functional.contrastive.marks import Marks, of_rows, picked, without_own
 from datarax.functional.contrastive.tiles import (
     is_narrow,
     logits_of,
@@ -34,21 +35,6 @@ from datarax.functional.contrastive.tiles import (
     weighted_columns,
     weighted_rows,
 )
-
-
-class Marks(NamedTuple):
-    """Which pairs count. What is `None` costs nothing.
-
-    rows, columns: bool [n], [m], which of them are there.
-    row_labels, column_labels: integers [n], [m]; a pair with equal labels counts nowhere.
-    own: int32 [n], the column that belongs to each row: `softmax_statistics` gives its logit.
-    """
-
-    rows: Array | None = None
-    columns: Array | None = None
-    row_labels: Array | None = None
-    column_labels: Array | None = None
-    own: Array | None = None
 
 
 class Statistics(NamedTuple):
@@ -101,10 +87,10 @@ def softmax_statistics(
             peak = jnp.maximum(carry[0], jnp.max(logits, axis=0))
             total = jnp.sum(jnp.exp(logits - finite(peak)[None, :]), axis=0)
             carry = peak, carry[1] * shrinkage(carry[0], peak) + total
-        own = _picked(products, local.own, scale)
+        own = _own_logits(products, local, scale)
         return carry, (row_max, jnp.sum(exponentials, axis=1), own)
 
-    carry, (row_max, row_sum, own) = scan_rows(body, start, (x, _of_rows(marks)), tile=tile)
+    carry, (row_max, row_sum, own) = scan_rows(body, start, (x, of_rows(marks)), tile=tile)
     peak, total = carry if columns else (None, None)
     return Statistics(row_max, row_sum, peak, total, own)
 
@@ -137,12 +123,12 @@ def softmax_gradients(
         w = known.rows[:, None] * jnp.exp(logits - known.row_lse[:, None])
         if weights.column_lse is not None:
             w += weights.columns[None, :] * jnp.exp(logits - weights.column_lse[None, :])
-        w = _without_own(w, local.own, narrow=is_narrow(x))
+        w = without_own(w, local.own) if is_narrow(x) else w
         of_x, of_scale = _row_side(w, rows, y, products=products, known=known, wanted=sides[0])
         of_y = carry[0] + scale * weighted_columns(w, rows) if sides[1] else None
         return (of_y, carry[1] + of_scale), None if of_x is None else scale * of_x
 
-    rowwise = (x, _of_rows(marks), local_weights)
+    rowwise = (x, of_rows(marks), local_weights)
     (of_y, of_scale), of_x = scan_rows(body, carry, rowwise, tile=tile)
     return Gradients(of_x, of_y, of_scale)
 
@@ -171,13 +157,14 @@ def softmax_row_gradients(
         row_max, exponentials = _row_exponentials(logits)
         row_sum = jnp.sum(exponentials, axis=1)
         inverse = 1 / jnp.where(row_sum == 0, 1, row_sum)
-        p = _without_own(exponentials * inverse[:, None], local.own, narrow=is_narrow(x))
+        p = exponentials * inverse[:, None]
+        p = without_own(p, local.own) if is_narrow(x) else p
         of_x = weighted_rows(p, y) if sides[0] else None
         carry = carry + weighted_columns(p, rows) if sides[1] else None
-        return carry, (row_max, row_sum, _picked(products, local.own, scale), of_x)
+        return carry, (row_max, row_sum, _own_logits(products, local, scale), of_x)
 
     start = jnp.zeros(y.shape, wide) if sides[1] else None
-    of_y, (*sums, own, of_x) = scan_rows(body, start, (x, _of_rows(marks)), tile=tile)
+    of_y, (*sums, own, of_x) = scan_rows(body, start, (x, of_rows(marks)), tile=tile)
     return Statistics(*sums, own=own), of_x, of_y
 
 
@@ -218,10 +205,6 @@ def log_sum(peak: Array, total: Array) -> Array:
     return jnp.where(empty, 0, finite(peak) + jnp.log(jnp.where(empty, 1, total)))
 
 
-def _of_rows(marks: Marks) -> Marks:
-    return marks._replace(columns=None, column_labels=None)
-
-
 def _row_exponentials(logits: Array) -> tuple[Array, Array]:
     row_max = jnp.max(logits, axis=1)
     return row_max, jnp.exp(logits - finite(row_max)[:, None])
@@ -239,17 +222,9 @@ def _excluded(logits: Array, local: Marks, marks: Marks) -> Array:
     return logits
 
 
-def _picked(products: Array, own: Array | None, scale: Array) -> Array | None:
-    if own is None:
-        return None
-    return jnp.take_along_axis(products, own[:, None], axis=1)[:, 0] * scale
-
-
-def _without_own(w: Array, own: Array | None, *, narrow: bool) -> Array:
-    if own is None or not narrow:
-        return w
-    columns = jnp.arange(w.shape[1], dtype=own.dtype)
-    return jnp.where(columns[None, :] == own[:, None], 0, w)
+def _own_logits(products: Array, local: Marks, scale: Array) -> Array | None:
+    own = picked(products, local.own)
+    return None if own is None else own * scale
 
 
 def _row_side(

@@ -89,7 +89,7 @@ def scan_rows(
 
 
 def logits_of(x: Array, y: Array) -> Array:
-    """x y^T [t, m], accumulated in at least float32."""
+    """All products, x y^T [t, m], accumulated in at least float32."""
     return _product(x, y, contract=(1, 1))
 
 

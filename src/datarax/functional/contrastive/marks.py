@@ -1,0 +1,47 @@
+"""Which pairs of a block of logits count, which is a row's own, and what is read at it."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+
+class Marks(NamedTuple):
+    """Marks of the rows [n] and columns [m] of a matrix of logits. What is `None` costs nothing.
+
+    rows, columns: bool [n], [m], which of them are there.
+    row_labels, column_labels: integers [n], [m]; a pair with equal labels counts nowhere in a
+      softmax, and is positive in a sigmoid loss.
+    own: int32 [n], the column that belongs to each row.
+    """
+
+    rows: Array | None = None
+    columns: Array | None = None
+    row_labels: Array | None = None
+    column_labels: Array | None = None
+    own: Array | None = None
+
+
+def of_rows(marks: Marks) -> Marks:
+    """The marks that are cut into blocks with the rows."""
+    return marks._replace(columns=None, column_labels=None)
+
+
+def with_diagonal(marks: Marks, x: Array) -> Marks:
+    """Column `i` belongs to row `i`."""
+    return marks._replace(own=jnp.arange(x.shape[0], dtype=jnp.int32))
+
+
+def picked(products: Array, own: Array | None) -> Array | None:
+    """The entry of each row in its own column."""
+    if own is None:
+        return None
+    return jnp.take_along_axis(products, own[:, None], axis=1)[:, 0]
+
+
+def without_own(weights: Array, own: Array | None) -> Array:
+    """The weights, 0 at the own pairs."""
+    if own is None:
+        return weights
+    columns = jnp.arange(weights.shape[1], dtype=own.dtype)
+    return jnp.where(columns[None, :] == own[:, None], 0, weights)

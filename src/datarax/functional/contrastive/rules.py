@@ -1,0 +1,45 @@
+"""Parts of a `custom_vjp` rule that skips what is not differentiated (`symbolic_zeros`)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
+from jaxtyping import Array
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Sides:
+    """What is differentiated: static, though it travels with the residuals."""
+
+    x: bool
+    y: bool
+    scale: bool
+
+
+def values_of(primals: Any) -> Any:
+    """The arrays of a tree of primals with the mark whether they are differentiated."""
+    return jax.tree.map(
+        lambda p: p.value, primals, is_leaf=lambda p: isinstance(p, CustomVJPPrimal)
+    )
+
+
+def dense_cotangent(cotangent: Any) -> Array | None:
+    """The cotangent of an output, zeros for one that is not used."""
+    if isinstance(cotangent, SymbolicZero):
+        return jnp.zeros(cotangent.shape, cotangent.dtype)
+    return cotangent
+
+
+def level_of(g: Array, rows: Array | None) -> tuple[Array, Array]:
+    """The cotangent of the rows that are there, and whether they have but one."""
+    here = jnp.ones(g.shape, bool) if rows is None else rows
+    top = jnp.max(g, initial=-jnp.inf, where=here)
+    return jnp.where(jnp.any(here), top, 0), jnp.all((g == top) | ~here)
+
+
+def as_cotangent(gradient: Array | None, primal: Array, *, wanted: bool) -> Array | None:
+    """The gradient in the dtype of its primal, `None` for one that is not differentiated."""
+    return gradient.astype(primal.dtype) if wanted and gradient is not None else None

@@ -82,7 +82,7 @@ def sigmoid_row_gradients(
         carry = carry + weighted_columns(slopes, rows) if sides[1] else None
         return carry, (losses, total, own, of_x)
 
-    start = jnp.zeros(y.shape, accumulation_dtype(x)) if sides[1] else None
+    start = _zeros(x, y) if sides[1] else None
     of_y, (*sums, of_x) = scan_rows(body, start, (x, of_rows(marks)), tile=tile)
     return Sums(*sums), of_x, of_y
 
@@ -99,7 +99,7 @@ def sigmoid_column_gradients(
         slopes = without_own(slopes, local.own) if is_narrow(x) else slopes
         return carry + weighted_columns(slopes, rows), None
 
-    start = jnp.zeros(y.shape, accumulation_dtype(x))
+    start = _zeros(x, y)
     return scan_rows(body, start, (x, of_rows(marks), weights), tile=tile)[0]
 
 
@@ -120,6 +120,11 @@ def _signed_logits(products: Array, line: Line, local: Marks, marks: Marks) -> t
     if marks.columns is not None:
         signed = jnp.where(marks.columns[None, :], signed, -jnp.inf)
     return signed, positive
+
+
+def _zeros(x: Array, y: Array) -> Array:
+    """Of the shape of y, varying over devices as x does: the start of a loop over its rows."""
+    return jnp.zeros_like(x, shape=y.shape, dtype=accumulation_dtype(x))
 
 
 def _decay(x: Array) -> Array:

@@ -76,7 +76,9 @@ def softmax_statistics(
 ) -> Statistics:
     """Of the rows, and with `columns` of the columns over these rows; one product."""
     wide, m = accumulation_dtype(x), y.shape[0]
-    start = (jnp.full(m, -jnp.inf, wide), jnp.zeros(m, wide)) if columns else None
+    # `_like` x: under `shard_map` the carry of a loop must vary over devices as its body does.
+    peak, total = (jnp.full_like(x, value, shape=(m,), dtype=wide) for value in (-jnp.inf, 0))
+    start = (peak, total) if columns else None
 
     def body(carry, block):
         rows, local = block
@@ -112,8 +114,8 @@ def softmax_gradients(
     """
     wide = accumulation_dtype(x)
     if start is None and sides[1]:
-        start = jnp.zeros(y.shape, wide)
-    carry = (start if sides[1] else None, jnp.zeros((), wide))
+        start = jnp.zeros_like(x, shape=y.shape, dtype=wide)
+    carry = (start if sides[1] else None, jnp.zeros_like(x, shape=(), dtype=wide))
     local_weights = weights._replace(column_lse=None, columns=None)
 
     def body(carry, block):
@@ -163,7 +165,7 @@ def softmax_row_gradients(
         carry = carry + weighted_columns(p, rows) if sides[1] else None
         return carry, (row_max, row_sum, _own_logits(products, local, scale), of_x)
 
-    start = jnp.zeros(y.shape, wide) if sides[1] else None
+    start = jnp.zeros_like(x, shape=y.shape, dtype=wide) if sides[1] else None
     of_y, (*sums, own, of_x) = scan_rows(body, start, (x, of_rows(marks)), tile=tile)
     return Statistics(*sums, own=own), of_x, of_y
 

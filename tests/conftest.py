@@ -19,6 +19,7 @@ for _room in ("functional", "nn", "core"):  # configs of operators speak for the
     jaxtyping.install_import_hook(f"datarax.{_room}", "beartype.beartype")
 
 STRICT = ("functional", "nn", "operators", "core")
+WORTH_KEEPING = 0.3  # seconds of compilation
 
 
 def pytest_configure(config):
@@ -29,7 +30,7 @@ def pytest_configure(config):
     config.programs = tempfile.mkdtemp(prefix="datarax-tests-")
     options = {
         "jax_compilation_cache_dir": config.programs,
-        "jax_persistent_cache_min_compile_time_secs": 0.3,
+        "jax_persistent_cache_min_compile_time_secs": WORTH_KEEPING,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
     for name, value in options.items():
@@ -47,6 +48,14 @@ def pytest_collection_finish(session):
 def pytest_unconfigure(config):
     """The programs are of no use to another run."""
     shutil.rmtree(config.programs, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def kept_programs(request):
+    """Only training and the commands compile the same program again: to write it is dear."""
+    again = any(f"tests/{room}" in request.node.nodeid for room in ("train", "cli", "test_readme"))
+    limit = WORTH_KEEPING if again else 1e9
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", limit)
 
 
 @pytest.fixture(autouse=True)

@@ -28,7 +28,7 @@ class ImageEncoder(nnx.Module):
 
     Example:
       >>> encode = ImageEncoder(size=8, widths=(8,), out_features=4, rngs=nnx.Rngs(0))
-      >>> encode(jnp.zeros((3, 8, 8), jnp.uint8)).shape
+      >>> jax.eval_shape(encode, jnp.zeros((3, 8, 8), jnp.uint8)).shape
       (3, 4)
     """
 
@@ -83,7 +83,7 @@ class PointEncoder(nnx.Module):
 
     Example:
       >>> encode = PointEncoder(widths=(8, 8), out_features=4, rngs=nnx.Rngs(0))
-      >>> encode(jnp.zeros((3, 64, 3))).shape
+      >>> jax.eval_shape(encode, jnp.zeros((3, 64, 3))).shape
       (3, 4)
     """
 
@@ -143,7 +143,7 @@ class TextEncoder(nnx.Module):
 
     Example:
       >>> encode = TextEncoder(table_size=64, width=8, out_features=4, rngs=nnx.Rngs(0))
-      >>> encode(jnp.frombuffer(b"snowman", jnp.uint8)[None]).shape
+      >>> jax.eval_shape(encode, jnp.frombuffer(b"snowman", jnp.uint8)[None]).shape
       (1, 4)
     """
 

@@ -126,7 +126,7 @@ class SumFusion(nnx.Module):
 
     Example:
       >>> fusion = SumFusion((2, 3), 4, average=True, rngs=nnx.Rngs(0))
-      >>> fusion([jnp.ones((5, 2)), jnp.ones((5, 3))]).shape
+      >>> nnx.eval_shape(fusion, [jnp.ones((5, 2)), jnp.ones((5, 3))]).shape
       (5, 4)
     """
 
@@ -170,7 +170,7 @@ class AttentionFusion(nnx.Module):
 
     Example:
       >>> fusion = AttentionFusion((2, 3), 4, rngs=nnx.Rngs(0))
-      >>> fusion([jnp.ones((5, 2)), jnp.ones((5, 3))]).shape
+      >>> nnx.eval_shape(fusion, [jnp.ones((5, 2)), jnp.ones((5, 3))]).shape
       (5, 4)
     """
 

@@ -48,7 +48,7 @@ class TransformerFusion(nnx.Module):
 
     Example:
       >>> fusion = TransformerFusion((2, 3), 4, rngs=nnx.Rngs(0))
-      >>> fusion([jnp.ones((5, 2)), jnp.ones((1, 3))]).shape
+      >>> nnx.eval_shape(fusion, [jnp.ones((5, 2)), jnp.ones((1, 3))]).shape
       (4,)
     """
 
@@ -131,7 +131,7 @@ class BottleneckFusion(nnx.Module):
 
     Example:
       >>> fusion = BottleneckFusion((2, 3), 4, rngs=nnx.Rngs(0))
-      >>> fusion([jnp.ones((5, 2)), jnp.ones((1, 3))]).shape
+      >>> nnx.eval_shape(fusion, [jnp.ones((5, 2)), jnp.ones((1, 3))]).shape
       (4,)
     """
 

@@ -19,6 +19,8 @@ class Case:
       "matrix" one a pair of rows, "pointwise" treats rows alone.
     mask: the shape of the mask, None where the function has none.
     spoiled: which arrays may hold garbage where the mask is False.
+    exhaustive: whether it runs in `make test-all` alone.
+    forward: whether it has a forward-mode derivative (a `custom_vjp` has none).
     check_seed: of the arrays whose gradient is compared with differences.
     """
 
@@ -31,6 +33,8 @@ class Case:
     spoiled: tuple[int, ...] = ()
     ids: bool = False
     tolerance: float = 2e-2
+    exhaustive: bool = False
+    forward: bool = True
     check_seed: int = 3
 
     def arrays(self, *, seed=0, n=N, dtype=np.float32):

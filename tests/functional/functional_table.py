@@ -9,12 +9,14 @@ import image_cases
 import matching_cases
 import metric_cases
 import pair_cases
+import tiled_cases
 import transport_cases
 import vector_cases
 
 CASES = [
     *vector_cases.CASES,
     *contrastive_cases.CASES,
+    *tiled_cases.CASES,
     *fusion_cases.CASES,
     *matching_cases.CASES,
     *pair_cases.CASES,

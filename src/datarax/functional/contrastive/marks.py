@@ -22,6 +22,11 @@ class Marks(NamedTuple):
     own: Array | None = None
 
 
+def without_absent(x: Array, where: Array | None) -> Array:
+    """0 in place of rows that are not there, whatever they hold."""
+    return x if where is None else jnp.where(where[:, None], x, 0)
+
+
 def of_rows(marks: Marks) -> Marks:
     """The marks that are cut into blocks with the rows."""
     return marks._replace(columns=None, column_labels=None)

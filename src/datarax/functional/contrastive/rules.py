@@ -26,6 +26,11 @@ def values_of(primals: Any) -> Any:
     )
 
 
+def as_arrays(residuals: Any) -> Any:
+    """The residuals: a constant of the program comes back as NumPy's."""
+    return jax.tree.map(jnp.asarray, residuals)
+
+
 def dense_cotangent(cotangent: Any) -> Array | None:
     """The cotangent of an output, zeros for one that is not used."""
     if isinstance(cotangent, SymbolicZero):

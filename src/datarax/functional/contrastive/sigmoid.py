@@ -2,8 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Num, ScalarLike
 
+from datarax.functional.checks import accumulation_dtype, common_dtype
+from datarax.functional.contrastive.marks import Marks, without_absent
 from datarax.functional.contrastive.rows import (
     as_optional_scalar,
     as_scalar,
@@ -13,6 +16,9 @@ from datarax.functional.contrastive.rows import (
     kept_dot_products,
     same_id,
 )
+from datarax.functional.contrastive.sigmoid_rows import sigmoid_rows
+from datarax.functional.contrastive.tiled_sigmoid import Line
+from datarax.functional.contrastive.tiles import Tiling, check_tile, is_dense
 
 
 def sigmoid_contrastive(
@@ -25,6 +31,8 @@ def sigmoid_contrastive(
     where: Array | None = None,
     ids: Array | None = None,
     targets: Array | None = None,
+    tile: int | None = None,
+    operand_dtype: DTypeLike | None = None,
 ) -> Float[Array, " n"]:
     r"""Sigmoid loss over all pairs, $\ell_i = -\sum_j \log \sigma(z_{ij} (s\,a_i b_j^\top + c))$.
 
@@ -40,6 +48,8 @@ def sigmoid_contrastive(
       where: bool [n]. A row with False is removed from rows and columns.
       ids: integers [n]; rows that share one are positives of each other.
       targets: [n, n] in [0, 1], how much row `i` of `a` matches row `j` of `b`, in place of ids.
+        They are O(n^2) themselves, and are taken by the dense form.
+      tile, operand_dtype: blocks of logits and the rounding of the products, as in `info_nce`.
 
     Returns:
       One sum over the columns per row of `a`, at least float32, in [0, inf). Its mean over rows is
@@ -49,7 +59,8 @@ def sigmoid_contrastive(
     Raises:
       TypeError: if an embedding or `targets` is not floating point, `where` not boolean, `ids` not
         integer.
-      ValueError: if a shape does not fit, not exactly one bias is given, or both ids and targets.
+      ValueError: if a shape does not fit, not exactly one bias is given, both ids and targets, or
+        targets with `tile` or `operand_dtype`.
 
     Reference: Zhai et al., 2023, arXiv:2303.15343, equation 1 and algorithm 1; for
     `relative_bias`, Bangachev et al., 2025, arXiv:2509.18552.
@@ -60,6 +71,21 @@ def sigmoid_contrastive(
       [1.0064, 1.0064]
     """
     keep = check_rows(a, b, where=where, ids=ids)
+    check_tile(tile)
+    n = a.shape[0]
+    if targets is not None and not (tile is None and operand_dtype is None):
+        raise ValueError("targets are taken whole: expected no tile and no operand_dtype with them")
+    if targets is None and not is_dense(n, n, tile=tile, operand_dtype=operand_dtype):
+        _check_biases(logit_bias, relative_bias)
+        wide = jnp.zeros((), accumulation_dtype(a, b))
+        scale = as_scalar(logit_scale, wide, name="logit_scale")
+        if relative_bias is None:
+            bias = as_scalar(logit_bias, wide, name="logit_bias")
+        else:
+            bias = -scale * as_scalar(relative_bias, wide, name="relative_bias")
+        return _tiled(
+            a, b, Line(scale, bias), where=where, ids=ids, tile=tile, operands=operand_dtype
+        )
     similarity = kept_dot_products(a, b, rows=keep, columns=keep)
     return sigmoid_from_similarity(
         similarity,
@@ -106,11 +132,7 @@ def sigmoid_from_similarity(
       [1.0064, 1.0064]
     """
     similarity, keep = check_similarity(similarity, where=where, ids=ids)
-    if (logit_bias is None) == (relative_bias is None):
-        raise ValueError(
-            "expected exactly one of logit_bias and relative_bias, "
-            f"got {'neither' if logit_bias is None else 'both'}"
-        )
+    _check_biases(logit_bias, relative_bias)
     if ids is not None and targets is not None:
         raise ValueError("expected ids or targets, got both")
     pairs = keep[:, None] & keep[None, :]
@@ -128,3 +150,34 @@ def sigmoid_from_similarity(
         soft = jnp.where(pairs, soft, 0)
         losses = soft * jax.nn.softplus(-logits) + (1 - soft) * jax.nn.softplus(logits)
     return jnp.sum(jnp.where(pairs, losses, 0), axis=1)
+
+
+def _tiled(
+    a: Array,
+    b: Array,
+    line: Line,
+    *,
+    where: Array | None,
+    ids: Array | None,
+    tile: int | None,
+    operands: DTypeLike | None,
+) -> Array:
+    """The losses over blocks of logits."""
+    x, y = (without_absent(v, where) for v in common_dtype(a, b))
+    labels = jnp.arange(len(x), dtype=jnp.int32) if ids is None else ids
+    losses = sigmoid_rows(
+        Tiling.of(x, y, tile=tile, operands=operands),
+        x,
+        y,
+        line,
+        Marks(where, where, labels, labels),
+    )
+    return losses if where is None else jnp.where(where, losses, 0)
+
+
+def _check_biases(logit_bias: ScalarLike | None, relative_bias: ScalarLike | None) -> None:
+    if (logit_bias is None) == (relative_bias is None):
+        raise ValueError(
+            "expected exactly one of logit_bias and relative_bias, "
+            f"got {'neither' if logit_bias is None else 'both'}"
+        )

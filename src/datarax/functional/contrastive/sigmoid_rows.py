@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array
 
 from datarax.functional.contrastive.marks import Marks, with_diagonal
-from datarax.functional.contrastive.rules import Sides, as_cotangent, level_of, values_of
+from datarax.functional.contrastive.rules import Sides, as_arrays, as_cotangent, level_of, values_of
 from datarax.functional.contrastive.tiled_sigmoid import (
     Line,
     own_slopes,
@@ -50,7 +50,7 @@ def _forward(tiling: Tiling, x: Any, y: Any, line: Any, marks: Any) -> tuple[Arr
 
 
 def _backward(tiling: Tiling, residuals: Any, g: Array) -> tuple:
-    sides, (x, y, line, marks), (sums, of_x, of_y) = residuals
+    sides, (x, y, line, marks), (sums, of_x, of_y) = as_arrays(residuals)
     xs, ys = (narrowed(v, tiling.operands) for v in (x, y))
     marks, wide, n = with_diagonal(marks, xs), g.dtype, x.shape[0]
     own = g * own_slopes(sums.own, marks=marks) if is_narrow(xs) else None

@@ -5,9 +5,10 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Num, ScalarLike
 
-from datarax.functional.checks import check_floating
+from datarax.functional.checks import accumulation_dtype, check_floating
 from datarax.functional.contrastive.cross_entropy import softmax_loss
 from datarax.functional.contrastive.rows import (
     as_optional_scalar,
@@ -22,6 +23,8 @@ from datarax.functional.contrastive.rows import (
     kept_rows,
     same_id,
 )
+from datarax.functional.contrastive.tiled_losses import Columns, Softmax, directed, joint_labels
+from datarax.functional.contrastive.tiles import check_tile, is_dense
 
 Directions = Literal["both", "a_to_b", "b_to_a"]
 
@@ -43,6 +46,8 @@ def info_nce(
     negatives_where: Array | None = None,
     negatives_ids: Array | None = None,
     decoupled: bool = False,
+    tile: int | None = None,
+    operand_dtype: DTypeLike | None = None,
 ) -> Float[Array, " n"]:
     r"""Symmetric InfoNCE over in-batch negatives, with $L = s\,a b^\top + c$:
 
@@ -71,6 +76,11 @@ def info_nce(
       decoupled: the positives leave the denominator (DCL in its cross-modal form, InfoLOOB). A row
         without a negative has loss 0. CLOOB's loss is the sum of the two directions over `s`, each
         of another pair of retrieved embeddings, so call this once with each and divide.
+      tile: rows of the blocks of logits. `None` chooses: the dense form while it has at most 2^18
+        logits, else blocks of a fixed memory. Blocks need O(n d) and have no forward-mode
+        derivative.
+      operand_dtype: the embeddings are rounded to it (`jnp.bfloat16`) for the products, in blocks;
+        sums and gradients stay at least float32. `None` takes them as they are.
 
     Returns:
       One loss per row, at least float32, in [0, inf) (any sign if decoupled); 0 for `n == 1`. The
@@ -95,32 +105,58 @@ def info_nce(
     """
     keep = check_rows(a, b, where=where, ids=ids)
     _check_options(directions, label_smoothing=label_smoothing, decoupled=decoupled)
+    check_tile(tile)
     n, d = a.shape
     has_a = keep & kept_rows(where_a, n=n, name="where_a")
     has_b = keep & kept_rows(where_b, n=n, name="where_b")
-    given = {"negatives_a": negatives_a, "negatives_b": negatives_b}
-    k = _extra_columns(given, axis=0, fixed=d, axes="[k, d]")
+    k = _extra_columns(
+        {"negatives_a": negatives_a, "negatives_b": negatives_b}, axis=0, fixed=d, axes="[k, d]"
+    )
     extra = kept_rows(negatives_where, n=k, name="negatives_where")
-    more = {
-        name: None if x is None else kept_dot_products(rows, x, rows=has, columns=extra)
-        for (name, x), rows, has in zip(given.items(), (b, a), (has_b, has_a), strict=True)
-    }
-    similarity = kept_dot_products(a, b, rows=has_a, columns=has_b)
-    return info_nce_from_similarity(
-        similarity,
-        logit_scale=as_scalar(logit_scale, similarity, name="logit_scale"),
-        logit_bias=as_optional_scalar(logit_bias, similarity, name="logit_bias"),
+    if is_dense(n, n + k, tile=tile, operand_dtype=operand_dtype):
+        similarity = kept_dot_products(a, b, rows=has_a, columns=has_b)
+        more = [
+            None if x is None else kept_dot_products(rows, x, rows=has, columns=extra)
+            for x, rows, has in ((negatives_a, b, has_b), (negatives_b, a, has_a))
+        ]
+        return info_nce_from_similarity(
+            similarity,
+            logit_scale=as_scalar(logit_scale, similarity, name="logit_scale"),
+            logit_bias=as_optional_scalar(logit_bias, similarity, name="logit_bias"),
+            directions=directions,
+            label_smoothing=label_smoothing,
+            where=where,
+            where_a=where_a,
+            where_b=where_b,
+            ids=ids,
+            negatives_a=more[0],
+            negatives_b=more[1],
+            negatives_where=negatives_where,
+            negatives_ids=negatives_ids,
+            decoupled=decoupled,
+        )
+    _check_read(directions, "a_to_b", negatives_b=negatives_b)
+    _check_read(directions, "b_to_a", negatives_a=negatives_a)
+    _check_extra(negatives_where, negatives_ids, ids=ids, k=k)
+    wide = jnp.zeros((), accumulation_dtype(a, b))
+    as_optional_scalar(logit_bias, wide, name="logit_bias")
+    masked_a, masked_b = (where is not None or x is not None for x in (where_a, where_b))
+    return directed(
+        Columns(a, has_a if masked_a else None),
+        Columns(b, has_b if masked_b else None),
+        Softmax(
+            as_scalar(logit_scale, wide, name="logit_scale"),
+            label_smoothing=label_smoothing,
+            decoupled=decoupled,
+            tile=tile,
+            operands=operand_dtype,
+        ),
         directions=directions,
-        label_smoothing=label_smoothing,
-        where=where,
-        where_a=where_a,
-        where_b=where_b,
-        ids=ids,
-        negatives_a=more["negatives_a"],
-        negatives_b=more["negatives_b"],
-        negatives_where=negatives_where,
-        negatives_ids=negatives_ids,
-        decoupled=decoupled,
+        labels=None if ids is None else joint_labels(ids, negatives_ids, k=k),
+        extra={
+            "a_to_b": None if negatives_b is None else Columns(negatives_b, negatives_where),
+            "b_to_a": None if negatives_a is None else Columns(negatives_a, negatives_where),
+        },
     )
 
 

@@ -2,9 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Num, ScalarLike
 
+from datarax.functional.checks import accumulation_dtype
 from datarax.functional.contrastive.cross_entropy import soft_cross_entropy, softmax_loss
+from datarax.functional.contrastive.marks import without_absent
 from datarax.functional.contrastive.rows import (
     as_scalar,
     check_ids,
@@ -14,6 +17,14 @@ from datarax.functional.contrastive.rows import (
     kept_rows,
     same_id,
 )
+from datarax.functional.contrastive.tiled_losses import (
+    Columns,
+    Softmax,
+    among_labels,
+    joint_labels,
+    one_way,
+)
+from datarax.functional.contrastive.tiles import check_tile, is_dense
 from datarax.functional.masking import masked_softmax
 
 
@@ -27,6 +38,8 @@ def supervised_contrastive(
     where: Array | None = None,
     teacher_similarity: Array | None = None,
     distillation: ScalarLike = 0.0,
+    tile: int | None = None,
+    operand_dtype: DTypeLike | None = None,
 ) -> Float[Array, " n"]:
     r"""Supervised contrastive loss $L^{sup}_{out}$, or its soft form, with $L = s\,a b^\top$:
 
@@ -45,6 +58,8 @@ def supervised_contrastive(
       teacher_similarity: [n, n], the logits of a teacher, its scale included. No gradient.
       distillation: the share alpha in [0, 1] of the teacher's softmax in the target:
         $t = (1 - \alpha) t + \alpha\,\mathrm{softmax}(T)$ (ALBEF).
+      tile, operand_dtype: blocks of logits and the rounding of the products, as in `info_nce`.
+        Targets and a teacher are O(n^2) themselves, and are taken by the dense form.
 
     Returns:
       One loss per row of `a`, at least float32, in [0, inf). Rows without a positive (see
@@ -55,7 +70,8 @@ def supervised_contrastive(
     Raises:
       TypeError: if an array is not floating point, `where` not boolean, `ids` not integer.
       ValueError: if a shape does not fit, both ids and targets are given, neither without `b`, or
-        `distillation` is out of range or has no teacher.
+        `distillation` is out of range or has no teacher, or targets or a teacher come with `tile`
+        or `operand_dtype`.
 
     Reference: Khosla et al., 2020, arXiv:2004.11362, equation 2; for `distillation`, Li et al.,
     2021, arXiv:2107.07651, equation 6.
@@ -70,7 +86,19 @@ def supervised_contrastive(
     keep = check_rows(a, contrasts, where=where, ids=ids)
     _check_targets(b, ids=ids, targets=targets)
     _check_distillation(distillation, teacher_similarity)
-    n = a.shape[0]
+    check_tile(tile)
+    n, whole = a.shape[0], targets is not None or teacher_similarity is not None
+    if whole and not (tile is None and operand_dtype is None):
+        raise ValueError("targets and a teacher are taken whole: expected no tile and no dtype")
+    if not whole and not is_dense(n, n, tile=tile, operand_dtype=operand_dtype):
+        zero = jnp.zeros((), accumulation_dtype(a, contrasts))
+        scale = as_scalar(logit_scale, zero, name="logit_scale")
+        options = Softmax(scale, tile=tile, operands=operand_dtype)
+        labels = None if ids is None else joint_labels(ids, None, k=0)
+        if b is None:
+            return among_labels(without_absent(a, where), options, labels=labels, where=where)
+        columns = Columns(without_absent(b, where), where, labels)
+        return one_way(a, columns, options, rows=where)
     candidates = _candidates(keep, exclude_self=b is None)
     logits = kept_dot_products(a, contrasts, rows=keep, columns=keep)
     logits = logits * as_scalar(logit_scale, logits, name="logit_scale")

@@ -16,6 +16,7 @@ from datarax.functional.checks import accumulation_dtype
 from datarax.functional.contrastive.marks import Marks, with_diagonal
 from datarax.functional.contrastive.rules import (
     Sides,
+    as_arrays,
     as_cotangent,
     dense_cotangent,
     level_of,
@@ -38,7 +39,7 @@ class LogSums(NamedTuple):
 
     rows: Array
     columns: Array | None
-    own: Array
+    own: Array | None
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -59,7 +60,7 @@ def _both_forward(tiling: Tiling, x: Any, y: Any, scale: Any, marks: Any) -> tup
 
 
 def _both_backward(tiling: Tiling, residuals: Any, cotangents: Any) -> tuple:
-    sides, (x, y, scale, marks), sums = residuals
+    sides, (x, y, scale, marks), sums = as_arrays(residuals)
     g, h, q = (dense_cotangent(c) for c in cotangents)
     xs, ys = (narrowed(v, tiling.operands) for v in (x, y))
     marks = with_diagonal(marks, xs)
@@ -112,7 +113,7 @@ def _row_forward(tiling: Tiling, x: Any, y: Any, scale: Any, marks: Any) -> tupl
 
 
 def _row_backward(tiling: Tiling, residuals: Any, cotangents: Any) -> tuple:
-    sides, (x, y, scale, marks), sums, of_x, of_y = residuals
+    sides, (x, y, scale, marks), sums, of_x, of_y = as_arrays(residuals)
     g, _, q = (dense_cotangent(c) for c in cotangents)
     n = x.shape[0]
     xs, ys = (narrowed(v, tiling.operands) for v in (x, y))
@@ -139,7 +140,7 @@ row_logsumexp.defvjp(_row_forward, _row_backward, symbolic_zeros=True)
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def self_logsumexp(tiling: Tiling, z: Array, scale: Array, marks: Marks) -> LogSums:
-    """Of the rows of z with themselves. `marks` are symmetric, and `own` is its own inverse."""
+    """Of the rows of z with themselves. `marks` are symmetric, `own` its own inverse or `None`."""
     zs = narrowed(z, tiling.operands)
     found = softmax_statistics(zs, zs, scale=scale, marks=marks, tile=tiling.tile, columns=False)
     return _log_sums(found)
@@ -152,19 +153,21 @@ def _self_forward(tiling: Tiling, z: Any, scale: Any, marks: Any) -> tuple[LogSu
 
 
 def _self_backward(tiling: Tiling, residuals: Any, cotangents: Any) -> tuple:
-    sides, (z, scale, marks), sums = residuals
+    sides, (z, scale, marks), sums = as_arrays(residuals)
     g, _, q = (dense_cotangent(c) for c in cotangents)
     zs = narrowed(z, tiling.operands)
     # L is symmetric, so the sides of rows and of columns are one product with both weights.
     weights = Weights(sums.rows, g, sums.rows, g)
-    own = q + q[marks.own]
-    own = own_weights(sums.own, own, weights, marks=marks) if is_narrow(zs) else own
+    if marks.own is not None:
+        own = q + q[marks.own]
+        own = own_weights(sums.own, own, weights, marks=marks) if is_narrow(zs) else own
+        weights = weights._replace(own=own, partners=zs[marks.own])
     found = softmax_gradients(
         zs,
         zs,
         scale=scale,
         marks=marks,
-        weights=weights._replace(own=own, partners=zs[marks.own]),
+        weights=weights,
         tile=tiling.tile,
         sides=(sides.x, False),
     )

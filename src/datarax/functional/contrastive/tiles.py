@@ -26,6 +26,13 @@ class Tiling:
     tile: int
     operands: DTypeLike | None = None
 
+    @classmethod
+    def of(cls, x: Array, y: Array, *, tile: int | None, operands: DTypeLike | None) -> "Tiling":
+        """The given tile, or the chosen one for x [n, d] and y [m, d]."""
+        size = jnp.dtype(accumulation_dtype(x)).itemsize
+        rows = choose_tile(len(x), len(y), itemsize=size) if tile is None else tile
+        return cls(rows, None if operands is None else jnp.dtype(operands))
+
 
 def choose_tile(rows: int, columns: int, *, itemsize: int = 4, budget: int | None = None) -> int:
     """Rows of a block `[tile, columns]` of logits: the largest power of two within the budget.
@@ -43,6 +50,15 @@ def choose_tile(rows: int, columns: int, *, itemsize: int = 4, budget: int | Non
     fitting = max(budget // max(columns * itemsize, 1), 1)
     tile = 2 ** (fitting.bit_length() - 1)
     return max(1, min(rows, max(_LEAST_ROWS, min(tile, _MOST_ROWS))))
+
+
+def is_dense(
+    rows: int, columns: int, *, tile: int | None, operand_dtype: DTypeLike | None = None
+) -> bool:
+    """Whether the dense form is taken: nothing asks for blocks, and one would hold everything."""
+    if rows == 0:
+        return True
+    return tile is None and operand_dtype is None and rows * columns <= DENSE_LOGITS
 
 
 def check_tile(tile: int | None) -> None:

@@ -1,11 +1,15 @@
 """NT-Xent: two views of each record, contrasted with both views of every other."""
 
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Num, ScalarLike
 
-from datarax.functional.checks import common_dtype
+from datarax.functional.checks import accumulation_dtype, common_dtype
 from datarax.functional.contrastive.cross_entropy import softmax_loss
+from datarax.functional.contrastive.marks import without_absent
 from datarax.functional.contrastive.rows import as_scalar, check_rows, kept_dot_products
+from datarax.functional.contrastive.tiled_losses import Softmax, two_views
+from datarax.functional.contrastive.tiles import check_tile, is_dense
 
 
 def nt_xent(
@@ -15,6 +19,8 @@ def nt_xent(
     logit_scale: ScalarLike,
     where: Array | None = None,
     decoupled: bool = False,
+    tile: int | None = None,
+    operand_dtype: DTypeLike | None = None,
 ) -> Float[Array, " n"]:
     r"""NT-Xent of two views, with $z = (a; b)$ of $2n$ rows and $p(i)$ the other view of $i$:
 
@@ -26,6 +32,7 @@ def nt_xent(
       logit_scale: the inverse temperature `s` itself.
       where: bool [n]. A row with False is removed from rows, columns and denominators.
       decoupled: the positive leaves the denominator (DCL, equation 6), as in lightly's `DCLLoss`.
+      tile, operand_dtype: blocks of logits and the rounding of the products, as in `info_nce`.
 
     Returns:
       The mean of the losses of the two views of each row, at least float32, in [0, inf) (any sign
@@ -45,12 +52,24 @@ def nt_xent(
       [0.5514, 0.5514]
     """
     keep = check_rows(a, b, where=where, ids=None)
-    views = jnp.concatenate([jnp.where(keep[:, None], x, 0) for x in common_dtype(a, b)])
+    check_tile(tile)
+    views = jnp.concatenate([without_absent(x, where) for x in common_dtype(a, b)])
+    n = a.shape[0]
+    if not is_dense(2 * n, 2 * n, tile=tile, operand_dtype=operand_dtype):
+        scale = jnp.asarray(0, accumulation_dtype(views))
+        options = Softmax(
+            as_scalar(logit_scale, scale, name="logit_scale"),
+            decoupled=decoupled,
+            tile=tile,
+            operands=operand_dtype,
+        )
+        twice = None if where is None else jnp.concatenate([where, where])
+        losses = two_views(views, options, where=twice)
+        return (losses[:n] + losses[n:]) / 2
     there = jnp.concatenate([keep, keep])
     logits = kept_dot_products(views, views, rows=there, columns=there)
     logits = logits * as_scalar(logit_scale, logits, name="logit_scale")
     index = jnp.arange(len(views))
-    n = a.shape[0]
     candidates = there[:, None] & there[None, :] & (index[:, None] != index[None, :])
     losses = softmax_loss(
         logits,

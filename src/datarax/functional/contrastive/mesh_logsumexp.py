@@ -1,0 +1,285 @@
+r"""Log-sum-exps of the rows and columns of $L = s\,x y^\top$ whose rows lie on several devices.
+
+Called by every device with its own rows, under `shard_map`: x and y `[b, d]` are the local rows,
+N = b k are all. The products are those of `tiled_softmax`, each device 1/k of them. With
+U = (k - 1)/k N d elements, a device receives
+
+- by `"gather"` 2 U: all of y in the forward pass, kept for the backward pass, whose gradient of y
+  goes home by a reduce-scatter; O(N d) memory;
+- by `"ring"` 3 U: y goes round once in each pass, in the second with its gradient; O(b d) memory,
+  whatever the number of devices.
+
+Vectors of N numbers travel besides. Row `i` of y is the own column of row `i` of x.
+
+Reference: Liu et al., 2023, arXiv:2310.01889 (blocks that go round a ring of devices).
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from datarax.functional.checks import accumulation_dtype
+from datarax.functional.contrastive.marks import Marks
+from datarax.functional.contrastive.mesh_devices import MeshForm
+from datarax.functional.contrastive.mesh_positives import (
+    Positives,
+    block_positives,
+    groups_of,
+    positive_gradients,
+)
+from datarax.functional.contrastive.tiled_softmax import (
+    Weights,
+    log_sum,
+    merged,
+    own_weights,
+    shrinkage,
+    softmax_gradients,
+    softmax_statistics,
+)
+from datarax.functional.contrastive.tiles import is_narrow, narrowed
+
+
+class Labels(NamedTuple):
+    """What is known of the local rows, beside their embeddings.
+
+    marks: of local rows and columns, without `own`; both masks are given.
+    ids: integers [b], which pairs are positives; `None` for row `i` with column `i` alone.
+    """
+
+    marks: Marks
+    ids: Array | None = None
+
+
+class MeshSums(NamedTuple):
+    """Log-sum-exps of the local rows and columns [b], 0 for those without pairs, and positives.
+
+    positives: its sums are those of the logits; the counts have no gradient.
+    """
+
+    rows: Array
+    columns: Array
+    positives: Positives
+
+
+class _Guest(NamedTuple):
+    """Columns that go round: their rows of y, marks and ids, and what a backward pass needs."""
+
+    y: Array
+    there: Array
+    labels: Array | None
+    ids: Array | None
+    lse: Array | None = None
+    weights: Array | None = None
+    positive_weights: Array | None = None
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def mesh_logsumexp(form: MeshForm, x: Array, y: Array, scale: Array, labels: Labels) -> MeshSums:
+    """Of local rows over all columns, and of local columns over all rows.
+
+    Args:
+      form: the devices, and how they exchange rows.
+      x, y: [b, d], 0 where a row is absent.
+      scale: []; made varying before, where it is replicated, so that its gradients are summed.
+      labels: masks and ids of the local rows.
+    """
+    return _forward(form, x, y, scale, labels)[0]
+
+
+def _forward(
+    form: MeshForm, x: Array, y: Array, scale: Array, labels: Labels
+) -> tuple[MeshSums, Any]:
+    xs, ys = (narrowed(v, form.operands) for v in (x, y))
+    guest = _Guest(ys, labels.marks.columns, labels.marks.column_labels, labels.ids)
+    exchange = _gathered_sums if form.collective == "gather" else _ring_sums
+    sums, kept = exchange(form, xs, guest, scale=scale, labels=labels)
+    return sums, ((x, y, scale, labels), sums, kept)
+
+
+def _backward(form: MeshForm, residuals: Any, cotangents: MeshSums) -> tuple:
+    (x, y, scale, labels), sums, kept = residuals
+    xs, ys = (narrowed(v, form.operands) for v in (x, y))
+    q, _, h, _ = cotangents.positives
+    guest = _Guest(
+        ys,
+        labels.marks.columns,
+        labels.marks.column_labels,
+        labels.ids,
+        lse=sums.columns,
+        weights=cotangents.columns,
+        positive_weights=h,
+    )
+    weights = Weights(sums.rows, cotangents.rows, sums.columns, cotangents.columns)
+    if labels.ids is None:
+        weights = weights._replace(own=q + h, partners=ys)
+        if is_narrow(xs):
+            marks = labels.marks._replace(own=lax.iota(jnp.int32, x.shape[0]))
+            logits = sums.positives.row_sums
+            weights = weights._replace(own=own_weights(logits, q + h, weights, marks=marks))
+    exchange = _gathered_gradients if form.collective == "gather" else _ring_gradients
+    of_x, of_y, of_scale = exchange(
+        form, xs, guest, scale=scale, labels=labels, weights=weights, q=q, kept=kept
+    )
+    if weights.own is not None:
+        of_y = of_y + (scale * weights.own)[:, None] * xs.astype(of_y.dtype)
+    return of_x.astype(x.dtype), of_y.astype(y.dtype), of_scale.astype(scale.dtype), None
+
+
+mesh_logsumexp.defvjp(_forward, _backward)
+
+
+def _gathered_sums(
+    form: MeshForm, x: Array, guest: _Guest, *, scale: Array, labels: Labels
+) -> tuple[MeshSums, Any]:
+    everyone = jax.tree.map(form.gathered, guest)
+    places = form.places(x.shape[0])
+    marks = _marks(labels, everyone, own=places)
+    found = softmax_statistics(
+        x, everyone.y, scale=scale, marks=marks, tile=form.block_rows(x, everyone.y)
+    )
+    peak = lax.pmax(found.column_max, form.axis)
+    total = lax.psum(found.column_sum * shrinkage(found.column_max, peak), form.axis)
+    columns = log_sum(peak, total)
+    positives = _own_positives(found.own, labels)
+    if labels.ids is not None:
+        part = _block_positives(x, everyone, labels)
+        home = jax.tree.map(form.scattered, (part.column_sums, part.column_counts))
+        positives = Positives(part.row_sums * scale, part.row_counts, home[0] * scale, home[1])
+    rows = log_sum(found.row_max, found.row_sum)
+    return MeshSums(rows, columns[places], positives), (everyone, columns)
+
+
+def _gathered_gradients(
+    form: MeshForm,
+    x: Array,
+    guest: _Guest,
+    *,
+    scale: Array,
+    labels: Labels,
+    weights: Weights,
+    q: Array,
+    kept: Any,
+) -> tuple[Array, Array, Array]:
+    everyone, columns = kept
+    everyone = everyone._replace(
+        lse=columns,
+        weights=form.gathered(guest.weights),
+        positive_weights=form.gathered(guest.positive_weights),
+    )
+    own = form.places(x.shape[0])
+    block = _block_gradients(form, x, scale=scale, labels=labels, weights=weights, q=q)
+    of_x, of_y, of_scale = block(everyone, own=own, start=None)
+    return of_x, form.scattered(of_y), of_scale
+
+
+def _ring_sums(
+    form: MeshForm, x: Array, guest: _Guest, *, scale: Array, labels: Labels
+) -> tuple[MeshSums, Any]:
+    statistics = partial(softmax_statistics, x, scale=scale, tile=form.block_rows(x, guest.y))
+    own = statistics(guest.y, marks=_marks(labels, guest, own=lax.iota(jnp.int32, x.shape[0])))
+    positives = None if labels.ids is None else _block_positives(x, guest, labels)
+
+    def step(carry: Any, _: None) -> tuple[Any, None]:
+        rows, columns, positives, guest = carry
+        guest = form.hop(guest)
+        found = statistics(guest.y, marks=_marks(labels, guest))
+        rows = merged(*rows, found.row_max, found.row_sum)
+        columns = form.hop(merged(*columns, found.column_max, found.column_sum))
+        if positives is not None:
+            part = jax.tree.map(jnp.add, positives, _block_positives(x, guest, labels))
+            home = form.hop((part.column_sums, part.column_counts))
+            positives = Positives(part.row_sums, part.row_counts, *home)
+        return (rows, columns, positives, guest), None
+
+    # What the columns gather on their way starts empty: their own rows are added at home.
+    away = (jnp.full_like(own.column_max, -jnp.inf), jnp.zeros_like(own.column_sum))
+    start = None if positives is None else jax.tree.map(jnp.zeros_like, positives)
+    carry = ((own.row_max, own.row_sum), away, start, guest)
+    (rows, away, others, _), _ = lax.scan(step, carry, None, length=form.count - 1)
+    columns = merged(own.column_max, own.column_sum, *away)
+    if positives is None:
+        found = _own_positives(own.own, labels)
+    else:
+        found = jax.tree.map(jnp.add, positives, others)
+        sums = {"row_sums": found.row_sums * scale, "column_sums": found.column_sums * scale}
+        found = found._replace(**sums)
+    return MeshSums(log_sum(*rows), log_sum(*columns), found), None
+
+
+def _ring_gradients(
+    form: MeshForm,
+    x: Array,
+    guest: _Guest,
+    *,
+    scale: Array,
+    labels: Labels,
+    weights: Weights,
+    q: Array,
+    kept: Any,
+) -> tuple[Array, Array, Array]:
+    own_block = _block_gradients(form, x, scale=scale, labels=labels, weights=weights, q=q)
+    own = own_block(guest, own=lax.iota(jnp.int32, x.shape[0]), start=None)
+    weights = weights._replace(own=None, partners=None)
+    block = _block_gradients(form, x, scale=scale, labels=labels, weights=weights, q=q)
+
+    def step(carry: Any, _: None) -> tuple[Any, None]:
+        of_x, of_y, of_scale, guest = carry
+        guest = form.hop(guest)
+        found = block(guest, own=None, start=of_y)
+        return (of_x + found[0], form.hop(found[1]), of_scale + found[2], guest), None
+
+    carry = (own[0], jnp.zeros_like(own[1]), own[2], guest)
+    (of_x, of_y, of_scale, _), _ = lax.scan(step, carry, None, length=form.count - 1)
+    return of_x, own[1] + of_y, of_scale
+
+
+def _block_gradients(
+    form: MeshForm, x: Array, *, scale: Array, labels: Labels, weights: Weights, q: Array
+) -> Any:
+    """A function of a guest: the gradients of x, of its y (added to `start`) and of the scale."""
+    wide = accumulation_dtype(x)
+
+    def block(guest: _Guest, *, own: Array | None, start: Array | None) -> tuple:
+        found = softmax_gradients(
+            x,
+            guest.y,
+            scale=scale,
+            marks=_marks(labels, guest, own=own if weights.own is not None else None),
+            weights=weights._replace(column_lse=guest.lse, columns=guest.weights),
+            tile=form.block_rows(x, guest.y),
+            start=start,
+        )
+        if labels.ids is None:
+            return tuple(found)
+        sides = x.astype(wide), guest.y.astype(wide)
+        of_x, of_y = positive_gradients(
+            groups_of(labels.ids), sides, weights=(q, guest.positive_weights), ids=guest.ids
+        )
+        of_scale = found.scale + jnp.sum(of_x * sides[0])
+        return found.x + scale * of_x, found.y + scale * of_y, of_scale
+
+    return block
+
+
+def _block_positives(x: Array, guest: _Guest, labels: Labels) -> Positives:
+    wide = accumulation_dtype(x)
+    there = labels.marks.rows, guest.there
+    sides = x.astype(wide), guest.y.astype(wide)
+    return block_positives(groups_of(labels.ids), sides, there=there, ids=guest.ids)
+
+
+def _own_positives(logits: Array, labels: Labels) -> Positives:
+    """Row `i` with column `i` alone."""
+    rows, columns = (
+        mask.astype(logits.dtype) for mask in (labels.marks.rows, labels.marks.columns)
+    )
+    return Positives(logits, columns, logits, rows)
+
+
+def _marks(labels: Labels, guest: _Guest, own: Array | None = None) -> Marks:
+    marks = labels.marks._replace(columns=guest.there, column_labels=guest.labels)
+    return marks._replace(own=own)

@@ -1,0 +1,88 @@
+r"""Sums over the pairs that share an id, block by block, without a product of a block's size.
+
+A device holds rows x `[b, d]` with ids; a block of columns y `[m, d]` with ids comes by. The ids
+are joined by sorting: y is summed by the groups of the local ids, in O((b + m) d).
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+
+class Groups(NamedTuple):
+    """The ids of the local rows [b] in order, and the place of each row's group in them."""
+
+    ordered: Array
+    own: Array
+
+    def places(self, ids: Array) -> Array:
+        """Where other ids [m] lie, b for those that no local row has."""
+        size = self.ordered.shape[0]
+        near = jnp.minimum(_first_places(self.ordered, ids), size - 1)
+        return jnp.where(self.ordered[near] == ids, near, size)
+
+
+class Positives(NamedTuple):
+    """Over the pairs of a block with equal ids, of its rows [b] and its columns [m].
+
+    row_sums, column_sums: of the products of x_i and y_j.
+    row_counts, column_counts: how many columns, how many rows there are.
+    """
+
+    row_sums: Array
+    row_counts: Array
+    column_sums: Array
+    column_counts: Array
+
+
+def groups_of(ids: Array) -> Groups:
+    """The groups of the local rows."""
+    ordered = jnp.sort(ids)
+    return Groups(ordered, _first_places(ordered, ids))
+
+
+def block_positives(
+    groups: Groups, sides: tuple[Array, Array], *, there: tuple[Array, Array], ids: Array
+) -> Positives:
+    """Of x and y, whose absent rows are 0, which are `there`, and the ids of y."""
+    x, y = sides
+    places = groups.places(ids)
+    x_there, y_there = (mask.astype(x.dtype) for mask in there)
+    of_y = _grouped(groups, y, places)[groups.own]
+    of_x = _picked(_grouped(groups, x, groups.own), places)
+    return Positives(
+        jnp.sum(x * of_y, axis=1),
+        _grouped(groups, y_there, places)[groups.own],
+        jnp.sum(y * of_x, axis=1),
+        _picked(_grouped(groups, x_there, groups.own), places),
+    )
+
+
+def positive_gradients(
+    groups: Groups, sides: tuple[Array, Array], *, weights: tuple[Array, Array], ids: Array
+) -> tuple[Array, Array]:
+    r"""Of x and y in $\sum (q_i + h_j) x_i y_j$ over the pairs with equal ids."""
+    x, y = sides
+    q, h = (weight[:, None] for weight in weights)
+    places = groups.places(ids)
+    of_x = q * _grouped(groups, y, places)[groups.own]
+    of_x += _grouped(groups, h * y, places)[groups.own]
+    of_y = h * _picked(_grouped(groups, x, groups.own), places)
+    return of_x, of_y + _picked(_grouped(groups, q * x, groups.own), places)
+
+
+def _grouped(groups: Groups, values: Array, places: Array) -> Array:
+    """Sums [b, ...] of the values [m, ...] by their place."""
+    size = groups.ordered.shape[0]
+    empty = jnp.zeros_like(values, shape=(size, *values.shape[1:]))
+    return empty.at[places].add(values, mode="drop")
+
+
+def _picked(sums: Array, places: Array) -> Array:
+    return sums.at[places].get(mode="fill", fill_value=0)
+
+
+def _first_places(ordered: Array, ids: Array) -> Array:
+    """The first place at which an id could stand: the number of smaller ones."""
+    return jnp.searchsorted(ordered, ids, method="sort").astype(jnp.int32)

@@ -4,6 +4,7 @@ For use under `shard_map`, as `mesh_logsumexp`. A row's loss over a chunk of col
 chunk, so the gradients are formed in the forward pass, and that of y goes round with y: a device
 receives 2 U elements. It is that for equal cotangents of all rows (as a mean has them); for others
 it is formed again, which takes 2 U more.
+"""
 
 from functools import partial
 from typing import Any, NamedTuple

@@ -60,6 +60,12 @@ class TrainConfig:
     )
     epochs: int = setting(40, at_least=1, help="passes over the training records")
     batch_size: int = setting(256, at_least=2, help="records a step; its pairs are the negatives")
+    micro_batch: int | None = setting(
+        None,
+        at_least=1,
+        help="records that an encoder holds at once in training (gradient caching: the same "
+        "gradients in less memory, for one more forward pass); all of them if left out",
+    )
     learning_rate: float = setting(2e-3, above=0, help="at the end of warm-up; then a cosine to 0")
     weight_decay: float = setting(0.1, at_least=0, help="of AdamW, on matrices only")
     warmup_steps: int = setting(50, at_least=0, help="steps of linear warm-up")
@@ -85,10 +91,15 @@ class TrainConfig:
     eval_every: int = setting(5, at_least=1, help="epochs between validations and checkpoints")
 
     def __post_init__(self) -> None:
-        """Rejects what `check_settings` does, and a repeated or lonely tower."""
+        """Rejects what `check_settings` does, and settings that do not go together."""
         check_settings(self)
         if len(set(self.towers)) != len(self.towers) or len(self.towers) < 2:
             raise ValueError(f"towers: expected at least 2 different fields, got {self.towers!r}")
+        if self.micro_batch is not None and self.micro_batch > self.batch_size:
+            raise ValueError(
+                f"micro_batch: expected at most batch_size {self.batch_size}, "
+                f"got {self.micro_batch}"
+            )
 
 
 def read_settings(source: str | Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from datarax.operators.fusion import FusionOperator, FusionOperatorConfig
 from datarax.operators.presence import ModalityDropout, ModalityDropoutConfig
 from datarax.sources.glyphs import OTHER_FACES
 from datarax.train.config import TrainConfig
+from datarax.train.grad_cache import grad_cache
 
 FEATURES = 256
 AUGMENTATION = "augmentation"
@@ -53,6 +54,7 @@ class Retriever(nnx.Module):
 
     def __init__(self, config: TrainConfig, *, rngs: nnx.Rngs) -> None:
         self.encoders = nnx.Dict({name: _encoder(name, config, rngs) for name in config.towers})
+        self.micro_batch = config.micro_batch
         fields = [encoded_field(name) for name in config.towers]
         self.faces = FieldChoice(
             FieldChoiceConfig(
@@ -101,12 +103,18 @@ class Retriever(nnx.Module):
         """
         batch = zero_skipped(self.faces(batch), batch.where())
         for place, (name, encoder) in enumerate(sorted(self.encoders.items())):
-            features = encoder(batch[name], rng_key=jax.random.fold_in(rng_key, place))
+            features = self._encode(encoder, batch[name], jax.random.fold_in(rng_key, place))
             batch = batch.replace(data={**batch.data, encoded_field(name): features})
         batch = self.modality_dropout(batch)
         if self.fusion is not None:
             batch = self.fusion(batch)
         return self.contrastive(batch)
+
+    def _encode(self, encoder: nnx.Module, values: jax.Array, key: jax.Array) -> jax.Array:
+        if self.micro_batch is None:
+            return encoder(values, rng_key=key)
+        keys = jax.random.split(key, len(values))
+        return grad_cache(_encode_rows, micro_batch=self.micro_batch)(encoder, values, keys)
 
     def embed(self, field: str, values: jax.Array | Mapping[str, jax.Array]) -> jax.Array:
         """Unit vectors [n, embedding_size] of a field's values; for `"fused"`, of a dict of both.
@@ -140,6 +148,11 @@ def encoded_field(name: str) -> str:
 def build(config: TrainConfig) -> Retriever:
     """The untrained model: the same for the same configuration."""
     return Retriever(config, rngs=nnx.Rngs(config.seed))
+
+
+def _encode_rows(encoder: Any, values: jax.Array, keys: jax.Array) -> jax.Array:
+    """Each row with its own key, so that dropout is the same in micro-batches of any size."""
+    return jax.vmap(lambda x, key: encoder(x[None], rng_key=key)[0])(values, keys)
 
 
 def _loss_options(config: TrainConfig) -> dict[str, Any]:

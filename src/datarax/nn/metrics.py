@@ -15,9 +15,9 @@ from jaxtyping import Array, Float, Int, Num
 from datarax.functional.alignment.moments import row_mask
 from datarax.functional.checks import check_floating, check_rank, check_same_shape
 from datarax.functional.masking import masked_logsumexp, safe_l2_norm
+from datarax.functional.retrieval.counting import Contest
 from datarax.functional.retrieval.ranking import retrieval_metrics
 from datarax.functional.retrieval.ranks import (
-    Contest,
     Ties,
     check_ties,
     contests,
@@ -120,7 +120,7 @@ class RetrievalBuffer(nnx.Metric):
         slots = seen + jnp.arange(len(queries), dtype=jnp.int32)
         both = (slots, slots) if query_ids is None else (pairs.query_ids, pairs.target_ids)
         ids = jnp.stack([x.astype(self._ids.dtype) for x in both])
-        there = jnp.stack([pairs.asked, pairs.there])
+        there = jnp.stack([row_mask(x, rows=len(queries)) for x in (pairs.asked, pairs.there)])
         for buffer, rows in ((self._queries, pairs.queries), (self._targets, pairs.targets)):
             buffer[...] = buffer[...].at[slots].set(rows.astype(jnp.float32), mode="drop")
         self._ids[...] = self._ids[...].at[:, slots].set(ids, mode="drop")

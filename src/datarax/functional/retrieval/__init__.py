@@ -1,5 +1,6 @@
 """Ranks of what belongs to a query, and the figures made of them."""
 
+from datarax.functional.retrieval.counting import Contest
 from datarax.functional.retrieval.rank_statistics import (
     mean_rank,
     mean_reciprocal_rank,
@@ -15,13 +16,13 @@ from datarax.functional.retrieval.ranking import (
     true_recall_at_k,
 )
 from datarax.functional.retrieval.ranks import (
-    Contest,
     contest,
     contests,
     expected_reciprocal_rank,
     hit_probability,
     rank_of,
     ranks,
+    two_way_contests,
 )
 
 __all__ = [
@@ -42,4 +43,5 @@ __all__ = [
     "recall_at_k",
     "retrieval_metrics",
     "true_recall_at_k",
+    "two_way_contests",
 ]

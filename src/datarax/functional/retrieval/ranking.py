@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from datarax.functional.checks import accumulation_dtype, broadcast_mask
 from datarax.functional.masking import masked_mean
+from datarax.functional.retrieval.counting import Contest, count_rows, positives_of
 from datarax.functional.retrieval.rank_statistics import (
     mean_rank,
     mean_reciprocal_rank,
@@ -16,15 +17,13 @@ from datarax.functional.retrieval.rank_statistics import (
     recall_at_k,
 )
 from datarax.functional.retrieval.ranks import (
-    Contest,
     Ties,
     check_ties,
-    contest,
     expected_reciprocal_rank,
     hit_probability,
     rank_of,
 )
-from datarax.functional.retrieval.relevance import in_blocks, matching
+from datarax.functional.retrieval.relevance import Matching, in_blocks, matching
 
 
 class RankedRelevance(NamedTuple):
@@ -169,7 +168,7 @@ def retrieval_metrics(
     target_presence: Array | None = None,
     ks: Sequence[int] = (1, 5, 10),
     ties: Ties = "expected",
-    block_size: int = 256,
+    block_size: int | None = None,
 ) -> dict[str, Float[Array, ""]]:
     """Every measure of one direction of retrieval, the mean over the queries that count.
 
@@ -180,7 +179,8 @@ def retrieval_metrics(
 
     Args:
       queries, targets, positives, query_ids, target_ids, query_presence, target_presence,
-        block_size: as in `functional.ranks`.
+        block_size: as in `functional.ranks`. Only where a query has several positives are scores
+        sorted, in blocks of at most 256 rows if `None`.
       ks: how many results are looked at, each at least 1.
       ties: `"expected"` gives the exact means over all orders of equal scores (of the rank and of
         its reciprocal each by itself); others as in `rank_of` and `ranked_relevance`.
@@ -206,20 +206,41 @@ def retrieval_metrics(
         query_presence=query_presence,
         target_presence=target_presence,
     )
+    check_ties(ties)
+    found = count_rows(pairs, block_size=block_size)
+    several = jnp.max(positives_of(pairs).count, initial=0) > 1
+    whole = jax.lax.cond(
+        several,
+        lambda: _of_all(pairs, ks=ks, ties=ties, block_size=block_size),
+        lambda: _of_only(found, ks=ks, ties=ties),
+    )
+    names = [*(f"true_recall_at_{k}" for k in ks), "r_precision", "map_at_r"]
+    means = [masked_mean(x, where=found.counted) for x in whole]
+    return _of_first(found, ks=ks, ties=ties) | dict(zip(names, means, strict=True))
 
-    def judge(scores: Array, relevant: Array, there: Array) -> tuple:
+
+def _of_all(
+    pairs: Matching, *, ks: Sequence[int], ties: Ties, block_size: int | None
+) -> tuple[Array, ...]:
+    """True recalls, R-precision and mAP@R of each query, from its sorted scores."""
+
+    def judge(scores: Array, relevant: Array, there: Array | None) -> tuple:
         ranked = ranked_relevance(scores, relevant, there=there, ties=ties)
         shares = [true_recall_at_k(ranked, k=k) for k in ks]
-        whole = [*shares, r_precision(ranked), average_precision_at_r(ranked)]
-        return *contest(scores, relevant, there=there), *whole
+        whole = (*shares, r_precision(ranked), average_precision_at_r(ranked))
+        return tuple(x.astype(jax.dtypes.canonicalize_dtype(float)) for x in whole)
 
-    found = in_blocks(judge, pairs, block_size=block_size)
-    first = Contest(*found[:5])
-    counted = first.counted & pairs.asked
-    names = [*(f"true_recall_at_{k}" for k in ks), "r_precision", "map_at_r"]
-    of_first = _of_first(first._replace(counted=counted), ks=ks, ties=ties)
-    whole = {name: masked_mean(x, where=counted) for name, x in zip(names, found[5:], strict=True)}
-    return of_first | whole
+    return in_blocks(judge, pairs, block_size=block_size)
+
+
+def _of_only(found: Contest, *, ks: Sequence[int], ties: Ties) -> tuple[Array, ...]:
+    """The same of queries with one positive each, for which a rank says it all: no sort."""
+    if ties == "expected":
+        hits = [hit_probability(found, k=k) for k in (*ks, 1)]
+    else:
+        rank = rank_of(found, ties=ties)
+        hits = [((rank < k) & found.counted).astype(rank.dtype) for k in (*ks, 1)]
+    return *hits, hits[-1]
 
 
 def _of_first(found: Contest, *, ks: Sequence[int], ties: Ties) -> dict[str, Array]:

@@ -1,32 +1,16 @@
 """How far down its ranking a query finds what belongs to it, with ties counted honestly."""
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Num
 
 from datarax.functional.checks import broadcast_mask
-from datarax.functional.retrieval.relevance import in_blocks, matching
+from datarax.functional.retrieval.counting import Contest, count_both, count_rows
+from datarax.functional.retrieval.relevance import matching
 
 Ties = Literal["expected", "lowest_index", "optimistic", "pessimistic"]
-
-
-class Contest(NamedTuple):
-    """What stands between each query and its best positive.
-
-    Attributes:
-      above: how many other targets score higher than the best positive.
-      wrong, right: how many others, and how many positives, have exactly its score.
-      before: how many of `wrong` have a lower index than the first of `right`.
-      counted: which queries there are that have a positive; of others all is 0.
-    """
-
-    above: Int[Array, " n"]
-    wrong: Int[Array, " n"]
-    right: Int[Array, " n"]
-    before: Int[Array, " n"]
-    counted: Bool[Array, " n"]
 
 
 def contest(
@@ -74,7 +58,7 @@ def contests(
     target_ids: Array | None = None,
     query_presence: Array | None = None,
     target_presence: Array | None = None,
-    block_size: int = 256,
+    block_size: int | None = None,
 ) -> Contest:
     """`contest` of the dot products of embeddings, a block of queries at a time.
 
@@ -101,14 +85,7 @@ def contests(
         query_presence=query_presence,
         target_presence=target_presence,
     )
-    found = Contest(
-        *in_blocks(
-            lambda scores, relevant, there: tuple(contest(scores, relevant, there=there)),
-            pairs,
-            block_size=block_size,
-        )
-    )
-    return found._replace(counted=found.counted & pairs.asked)
+    return count_rows(pairs, block_size=block_size)
 
 
 def check_ties(ties: str) -> None:
@@ -170,7 +147,7 @@ def ranks(
     query_presence: Array | None = None,
     target_presence: Array | None = None,
     ties: Ties = "expected",
-    block_size: int = 256,
+    block_size: int | None = None,
 ) -> tuple[Float[Array, " n"], Bool[Array, " n"]]:
     r"""0-based rank of each query's best positive among the targets that are not its positives,
 
@@ -186,7 +163,7 @@ def ranks(
       query_presence, target_presence: bool [n] and [m]. An absent target is neither positive nor
         competitor; absent rows may hold NaN.
       ties: see `rank_of`.
-      block_size: the number of queries whose scores are held at a time.
+      block_size: the number of queries whose scores are held at a time; `None`: what 40 MiB hold.
 
     Returns:
       Ranks [n], float32 in [0, m), and bool [n]: which queries are present and have a present
@@ -213,6 +190,49 @@ def ranks(
         block_size=block_size,
     )
     return rank_of(found, ties=ties), found.counted
+
+
+def two_way_contests(
+    queries: Num[Array, "n d"],
+    targets: Num[Array, "m e"],
+    *,
+    positives: Array | None = None,
+    query_ids: Array | None = None,
+    target_ids: Array | None = None,
+    query_presence: Array | None = None,
+    target_presence: Array | None = None,
+    block_size: int | None = None,
+) -> tuple[Contest, Contest]:
+    """The contests of both directions, from one product of blocks.
+
+    Args:
+      queries, targets: as in `ranks`, and so are the other arguments. Each query is a positive of
+        the targets that are its positives.
+
+    Returns:
+      The `Contest` [n] of the queries among the targets, and that [m] of the targets among the
+      queries. The latter takes a second pass where the device rounds small products otherwise
+      than large ones, which is found out in the first.
+
+    Raises:
+      TypeError: as `ranks`.
+      ValueError: as `ranks`.
+
+    Example:
+      >>> there, back = two_way_contests(jnp.eye(2), jnp.array([[1.0, 1.0], [0.0, 1.0]]))
+      >>> there.wrong.tolist(), back.wrong.tolist()
+      ([0, 1], [1, 0])
+    """
+    pairs = matching(
+        queries,
+        targets,
+        positives=positives,
+        query_ids=query_ids,
+        target_ids=target_ids,
+        query_presence=query_presence,
+        target_presence=target_presence,
+    )
+    return count_both(pairs, block_size=block_size)
 
 
 def hit_probability(contest: Contest, *, k: int) -> Float[Array, " n"]:

@@ -7,19 +7,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from datarax.functional.checks import broadcast_mask, check_floating, check_mask, check_rank
+from datarax.functional.checks import check_floating, check_mask, check_rank
 from datarax.functional.similarity import pairwise_dot_product
 
 
 class Matching(NamedTuple):
-    """Queries and targets, zeros where absent, their ids, and which of them there are."""
+    """Queries and targets as given, their ids, and which of them there are; `None`: all."""
 
     queries: Array
     targets: Array
     query_ids: Array
     target_ids: Array
-    asked: Array
-    there: Array
+    asked: Array | None
+    there: Array | None
 
 
 def matching(
@@ -32,7 +32,7 @@ def matching(
     query_presence: Array | None,
     target_presence: Array | None,
 ) -> Matching:
-    """Checked and cleaned; see `functional.ranks` for the arguments.
+    """Checked; see `functional.ranks` for the arguments. Absent rows are left as they are.
 
     Raises:
       TypeError: if embeddings are not floating point, ids not integers or masks not boolean.
@@ -51,39 +51,60 @@ def matching(
     query_ids, target_ids = _ids(
         n, m, positives=positives, query_ids=query_ids, target_ids=target_ids
     )
-    asked = _presence(query_presence, n, name="query_presence")
-    there = _presence(target_presence, m, name="target_presence")
-    return Matching(
-        jnp.where(asked[:, None], queries, 0),
-        jnp.where(there[:, None], targets, 0),
-        query_ids,
-        target_ids,
-        asked,
-        there,
-    )
+    for name, mask, size in (
+        ("query_presence", query_presence, n),
+        ("target_presence", target_presence, m),
+    ):
+        if mask is not None:
+            check_mask(mask, shape=(size,), name=name)
+    return Matching(queries, targets, query_ids, target_ids, query_presence, target_presence)
 
 
-def in_blocks(
-    judge: Callable[[Array, Array, Array], tuple], pairs: Matching, *, block_size: int
-) -> tuple:
-    """`judge(scores, relevant, there)` for blocks of queries, its results joined along rows.
+def block_rows(n: int, m: int, *, block_size: int | None, most: int = 512) -> int:
+    """How many rows of scores [n, m] are held at a time.
 
-    A score of NaN is given to `judge` as -inf: it would compare as False everywhere and make its
-    query look perfect.
+    Args:
+      n, m: of the whole matrix.
+      block_size: the number asked for; `None` takes what 40 MiB of float32 hold.
+      most: the bound of what is chosen.
+
+    Returns:
+      At least 1; at most `n` where there are rows.
 
     Raises:
       ValueError: if `block_size` is not positive.
 
     Example:
-      >>> x, ids, all_there = jnp.eye(3), jnp.arange(3), jnp.ones(3, bool)
-      >>> pairs = Matching(x, x, ids, ids, all_there, all_there)
+      >>> block_rows(100_000, 100_000, block_size=None)
+      96
+    """
+    if block_size is None:
+        fitting = min(max(10 * 2**20 // max(m, 1), 1), most)
+        block_size = fitting // 32 * 32 or fitting
+    if block_size < 1:
+        raise ValueError(f"block_size must be positive, got {block_size}")
+    return min(block_size, max(n, 1))
+
+
+def in_blocks(
+    judge: Callable[[Array, Array, Array | None], tuple], pairs: Matching, *, block_size: int | None
+) -> tuple:
+    """`judge(scores, relevant, there)` for blocks of queries, its results joined along rows.
+
+    A score of NaN is given to `judge` as -inf: it would compare as False everywhere and make its
+    query look perfect. Scores of absent rows may be anything.
+
+    Raises:
+      ValueError: if `block_size` is not positive.
+
+    Example:
+      >>> x, ids = jnp.eye(3), jnp.arange(3)
+      >>> pairs = Matching(x, x, ids, ids, None, None)
       >>> in_blocks(lambda scores, own, there: (scores.max(axis=1),), pairs, block_size=2)[0]
       Array([1., 1., 1.], dtype=float32)
     """
-    if block_size < 1:
-        raise ValueError(f"block_size must be positive, got {block_size}")
     n = len(pairs.queries)
-    size = min(block_size, max(n, 1))
+    size = block_rows(n, len(pairs.targets), block_size=block_size, most=256)
     count = max(-(-n // size), 1)  # a block of filling where there are no queries
     fill = count * size - n
     rows = jnp.pad(pairs.queries, ((0, fill), (0, 0)))
@@ -93,7 +114,9 @@ def in_blocks(
     def block(part: tuple[Array, Array]) -> tuple:
         scores = pairwise_dot_product(part[0], pairs.targets)
         scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)
-        relevant = (part[1][:, None] == pairs.target_ids[None, :]) & pairs.there[None, :]
+        relevant = part[1][:, None] == pairs.target_ids[None, :]
+        if pairs.there is not None:
+            relevant = relevant & pairs.there[None, :]
         return judge(scores, relevant, pairs.there)
 
     found = jax.lax.map(block, (rows, labels))
@@ -124,9 +147,3 @@ def _ids(
         if ids.shape != (size,):
             raise ValueError(f"{key} must have shape {(size,)}, got {ids.shape}")
     return query_ids, target_ids
-
-
-def _presence(mask: Array | None, size: int, *, name: str) -> Array:
-    if mask is not None:
-        check_mask(mask, shape=(size,), name=name)
-    return broadcast_mask(mask, shape=(size,), name=name)

@@ -15,6 +15,7 @@ from datarax.functional.transport.gromov import GromovTransport, gromov_wasserst
 from datarax.functional.transport.marginals import Regulariser
 from datarax.functional.transport.point_sets import (
     Metric,
+    point_cost,
     sinkhorn_divergence,
     transport_cost,
     transport_features,
@@ -210,8 +211,9 @@ def _outputs(
         )
     else:
         loss = found.cost if config.objective == "cost" else found.regularised_cost
-    brought = transport_features(found.plan, target, mask=masks[1])
-    return [loss, brought, found.converged, found.plan][: len(config.output_fields)]
+    count = len(config.output_fields)
+    brought = transport_features(found.plan, target, mask=masks[1]) if count > 1 else None
+    return [loss, brought, found.converged, found.plan][:count]
 
 
 def _transport(
@@ -225,7 +227,10 @@ def _transport(
         )
         inner = config.inner_iterations
         return gromov_wasserstein(first, second, inner_iterations=inner, **masks, **common)
-    cost = transport_cost(source, target, metric=config.metric, **masks)
+    # The plan asked for, or sweeps that are differentiated, are matrices in any case.
+    whole = config.unroll or len(config.output_fields) > 3
+    make = transport_cost if whole else point_cost
+    cost = make(source, target, metric=config.metric, **masks)
     if config.method == "unbalanced":
         return unbalanced_sinkhorn(
             cost,

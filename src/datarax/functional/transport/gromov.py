@@ -7,8 +7,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num, ScalarLike
 
 from datarax.functional.checks import accumulation_dtype, check_floating, check_rank
-from datarax.functional.transport.marginals import marginals, mean_cost, positive_scalar
-from datarax.functional.transport.potentials import Problem, plan_of, solve, zero_potentials
+from datarax.functional.transport.costs import mean_cost
+from datarax.functional.transport.marginals import marginals, positive_scalar
+from datarax.functional.transport.potentials import Problem, plan_of, zero_potentials
+from datarax.functional.transport.sweeps import solve
 
 
 class GromovTransport(NamedTuple):

@@ -13,6 +13,7 @@ from datarax.functional.checks import (
     check_mask,
     check_rank,
 )
+from datarax.functional.transport.costs import Cost, PointCost, keep_cost
 
 Regulariser = Literal["kl", "entropy"]
 
@@ -53,8 +54,8 @@ def weights_of(weights: Array | None, keep: Array, *, dtype: Any, name: str) -> 
 
 
 def marginals(
-    cost: Array, a: Array | None, b: Array | None, *, a_mask: Array | None, b_mask: Array | None
-) -> tuple[Array, Array, Array]:
+    cost: Cost, a: Array | None, b: Array | None, *, a_mask: Array | None, b_mask: Array | None
+) -> tuple[Cost, Array, Array]:
     """The cost, 0 where a row or column is missing, and both weights; 0 if either side is empty.
 
     Raises:
@@ -68,9 +69,11 @@ def marginals(
       ... )]
       [[[2.0, 0.0]], [1.0], [1.0, 0.0]]
     """
-    check_floating(cost=cost)
-    check_rank(2, axes="[n, m]", cost=cost)
-    wide = accumulation_dtype(cost, *(x for x in (a, b) if x is not None))
+    if not isinstance(cost, PointCost):
+        check_floating(cost=cost)
+        check_rank(2, axes="[n, m]", cost=cost)
+    known = cost.rows if isinstance(cost, PointCost) else cost
+    wide = accumulation_dtype(known, *(x for x in (a, b) if x is not None))
     masks = [
         vector_mask(mask, size, name=name)
         for mask, size, name in zip((a_mask, b_mask), cost.shape, ("a_mask", "b_mask"), strict=True)
@@ -79,11 +82,12 @@ def marginals(
     second = weights_of(b, masks[1], dtype=wide, name="b")
     both = jnp.any(first > 0) & jnp.any(second > 0)
     first, second = jnp.where(both, first, 0), jnp.where(both, second, 0)
-    there = (first > 0)[:, None] & (second > 0)[None, :]
-    return jnp.where(there, cost.astype(wide), 0), first, second
+    return keep_cost(cost, first, second), first, second
 
 
-def positive_scalar(value: Any, *, name: str, like: Array, unit: Array | None = None) -> Array:
+def positive_scalar(
+    value: Any, *, name: str, like: Array | PointCost, unit: Array | None = None
+) -> Array:
     """A positive number in the dtype of an array, times a unit (times 1 where the unit is 0).
 
     Raises:
@@ -100,17 +104,6 @@ def positive_scalar(value: Any, *, name: str, like: Array, unit: Array | None = 
     if scalar.ndim:
         raise ValueError(f"{name} must be a scalar, got shape {scalar.shape}")
     return scalar if unit is None else scalar * jnp.where(unit > 0, unit, 1)
-
-
-def mean_cost(cost: Array, a: Array, b: Array) -> Array:
-    r"""The mean cost of independent weights, $a^\top C b / \sum a_i b_j$; 0 without weights.
-
-    Example:
-      >>> mean_cost(jnp.array([[1.0, 3.0]]), jnp.ones(1), jnp.ones(2))
-      Array(2., dtype=float32)
-    """
-    total = jnp.sum(a) * jnp.sum(b)
-    return jnp.sum(a[:, None] * cost * b[None, :]) / jnp.where(total > 0, total, 1)
 
 
 def reference_measure(a: Array, b: Array, regulariser: str) -> tuple[Array, Array]:

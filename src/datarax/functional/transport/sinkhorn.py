@@ -6,14 +6,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num, ScalarLike
 
+from datarax.functional.transport.costs import PointCost, mean_cost
 from datarax.functional.transport.marginals import (
     Regulariser,
     marginals,
-    mean_cost,
     positive_scalar,
     reference_measure,
 )
-from datarax.functional.transport.potentials import Problem, dual_value, plan_of, solve
+from datarax.functional.transport.point_plan import PointPlan, plan_cost, plan_mass
+from datarax.functional.transport.potentials import Potentials, Problem, dual_value, plan_of
+from datarax.functional.transport.sweeps import MEMORY_BUDGET, solve
 
 
 class Transport(NamedTuple):
@@ -21,6 +23,8 @@ class Transport(NamedTuple):
 
     Attributes:
       plan: [n, m], how much of row `i` goes to column `j`; exactly 0 where one of them is masked.
+        Between points it is a `PointPlan`, which `transport_features` takes too; its `matrix()` is
+        the matrix.
       cost: $\langle P, C \rangle$.
       regularised_cost: the optimum of the problem that was solved.
       row_potentials, column_potentials: the dual variables [n] and [m]; 0 where masked.
@@ -28,7 +32,7 @@ class Transport(NamedTuple):
       error: how much the last sweep moved a potential, over epsilon.
     """
 
-    plan: Float[Array, "n m"]
+    plan: Float[Array, "n m"] | PointPlan
     cost: Float[Array, ""]
     regularised_cost: Float[Array, ""]
     row_potentials: Float[Array, " n"]
@@ -38,7 +42,7 @@ class Transport(NamedTuple):
 
 
 def sinkhorn(
-    cost: Num[Array, "n m"],
+    cost: Num[Array, "n m"] | PointCost,
     *,
     a: Array | None = None,
     b: Array | None = None,
@@ -49,11 +53,16 @@ def sinkhorn(
     num_iterations: int = 1000,
     tolerance: float | int = 1e-4,
     unroll: bool = False,
+    memory_budget: int = MEMORY_BUDGET,
 ) -> Transport:
     r"""Balanced entropic transport, $\min_P \langle P, C \rangle + \varepsilon\, KL(P | a b^\top)$
 
     over $P \ge 0$ with row sums `a` and column sums `b`, where $KL(P | Q) = \sum P \log(P / Q) - P
-    + Q$. Sinkhorn's algorithm in the log domain, which no epsilon makes overflow.
+    + Q$. Sinkhorn's algorithm in the domain of the scalings, whose kernel absorbs the potentials; a
+    sweep in which a sum lost terms that count, as at small epsilon, is made in the log domain.
+
+    Between points (a `PointCost`) the kernel is the only matrix, made within the budget only:
+    beyond, a sweep takes one product of the points, tile by tile, in memory of `n d`.
 
     Gradients: that of `regularised_cost`, by cost, weights and epsilon, is by the envelope theorem:
     exact at convergence, at any number of sweeps for the memory of none. That of `cost` holds the
@@ -62,7 +71,7 @@ def sinkhorn(
     these sweeps, for their memory.
 
     Args:
-      cost: [n, m]; may be NaN or inf where a row or a column is masked.
+      cost: [n, m], which may be NaN or inf where a row or a column is masked; or a `point_cost`.
       a, b: weights [n] and [m], at least 0, of one sum; `None` shares 1 among the kept. A weight of
         0 masks.
       a_mask, b_mask: bool [n] and [m], the rows and columns that there are.
@@ -72,7 +81,8 @@ def sinkhorn(
       num_iterations: the largest number of sweeps.
       tolerance: sweeps end when none of the potentials moves by more than this times epsilon, which
         bounds the relative error of the row sums. float32 reaches about 1e-6 / epsilon.
-      unroll: differentiate the sweeps.
+      unroll: differentiate the sweeps, which are then in the log domain, on a matrix.
+      memory_budget: bytes that the kernel may take; a larger one is made anew in every sweep.
 
     Returns:
       A `Transport`, at least float32. If no row or no column is kept, all is 0 and it converged.
@@ -93,11 +103,17 @@ def sinkhorn(
     unit = mean_cost(cost, a, b) if relative else None
     epsilon = positive_scalar(epsilon, name="epsilon", like=cost, unit=unit)
     problem = Problem(cost, a, b, a, b, epsilon)
-    return _transport(problem, num_iterations=num_iterations, tolerance=tolerance, unroll=unroll)
+    return _transport(
+        problem,
+        num_iterations=num_iterations,
+        tolerance=tolerance,
+        unroll=unroll,
+        memory_budget=memory_budget,
+    )
 
 
 def unbalanced_sinkhorn(
-    cost: Num[Array, "n m"],
+    cost: Num[Array, "n m"] | PointCost,
     *,
     a: Array | None = None,
     b: Array | None = None,
@@ -110,6 +126,7 @@ def unbalanced_sinkhorn(
     num_iterations: int = 1000,
     tolerance: float | int = 1e-4,
     unroll: bool = False,
+    memory_budget: int = MEMORY_BUDGET,
 ) -> Transport:
     r"""Transport that may miss the weights, $\min_{P \ge 0} \langle P, C \rangle + \varepsilon\,
     KL(P | R) + \rho\, KL(P 1 | a) + \rho\, KL(P^\top 1 | b)$.
@@ -121,7 +138,7 @@ def unbalanced_sinkhorn(
       regulariser: the reference measure `R`: `"kl"` is $a b^\top$ (POT's default), `"entropy"` is 1
         everywhere (OTT, and `reg_type="entropy"` of POT). The plans differ.
       relative: `epsilon` and `relaxation` are in units of the mean cost, as in `sinkhorn`.
-      num_iterations, tolerance, unroll: as in `sinkhorn`.
+      num_iterations, tolerance, unroll, memory_budget: as in `sinkhorn`.
 
     Returns:
       A `Transport`; gradients and degenerate cases as in `sinkhorn`.
@@ -142,11 +159,17 @@ def unbalanced_sinkhorn(
     rho = positive_scalar(relaxation, name="relaxation", like=cost, unit=unit)
     epsilon = positive_scalar(epsilon, name="epsilon", like=cost, unit=unit)
     problem = Problem(cost, a, b, *reference_measure(a, b, regulariser), epsilon, relaxation=rho)
-    return _transport(problem, num_iterations=num_iterations, tolerance=tolerance, unroll=unroll)
+    return _transport(
+        problem,
+        num_iterations=num_iterations,
+        tolerance=tolerance,
+        unroll=unroll,
+        memory_budget=memory_budget,
+    )
 
 
 def partial_sinkhorn(
-    cost: Num[Array, "n m"],
+    cost: Num[Array, "n m"] | PointCost,
     *,
     mass: ScalarLike,
     a: Array | None = None,
@@ -159,6 +182,7 @@ def partial_sinkhorn(
     num_iterations: int = 1000,
     tolerance: float | int = 1e-4,
     unroll: bool = False,
+    memory_budget: int = MEMORY_BUDGET,
 ) -> Transport:
     r"""Transport of a part, $\min_{P \ge 0} \langle P, C \rangle + \varepsilon\, KL(P | R)$
 
@@ -171,7 +195,7 @@ def partial_sinkhorn(
       epsilon: strength of the regularisation, positive.
       regulariser: the reference measure `R`: `"entropy"` is 1 everywhere (POT), `"kl"` is
         $a b^\top$. With equal weights the plans agree.
-      relative, num_iterations, tolerance, unroll: as in `sinkhorn`.
+      relative, num_iterations, tolerance, unroll, memory_budget: as in `sinkhorn`.
 
     Returns:
       A `Transport`; gradients and degenerate cases as in `sinkhorn`. The gradient by `mass` is that
@@ -194,24 +218,52 @@ def partial_sinkhorn(
     epsilon = positive_scalar(epsilon, name="epsilon", like=cost, unit=unit)
     part = positive_scalar(mass, name="mass", like=cost)
     problem = Problem(cost, a, b, *reference_measure(a, b, regulariser), epsilon, mass=part)
-    return _transport(problem, num_iterations=num_iterations, tolerance=tolerance, unroll=unroll)
+    return _transport(
+        problem,
+        num_iterations=num_iterations,
+        tolerance=tolerance,
+        unroll=unroll,
+        memory_budget=memory_budget,
+    )
 
 
 def _transport(
-    problem: Problem, *, num_iterations: int, tolerance: float | int, unroll: bool
+    problem: Problem,
+    *,
+    num_iterations: int,
+    tolerance: float | int,
+    unroll: bool,
+    memory_budget: int,
 ) -> Transport:
     if num_iterations < 1:
         raise ValueError(f"num_iterations must be at least 1, got {num_iterations}")
-    found, error = solve(problem, num_iterations=num_iterations, tolerance=tolerance, unroll=unroll)
-    plan = plan_of(problem, found)
-    if not unroll:
-        plan = jax.lax.stop_gradient(plan)
+    found, error = solve(
+        problem,
+        num_iterations=num_iterations,
+        tolerance=tolerance,
+        unroll=unroll,
+        memory_budget=memory_budget,
+    )
+    plan, cost, mass = _plan(problem, found, fixed=not unroll)
     return Transport(
         plan=plan,
-        cost=jnp.sum(plan * problem.cost),
-        regularised_cost=dual_value(problem, found),
+        cost=cost,
+        regularised_cost=dual_value(problem, found, mass),
         row_potentials=found.rows,
         column_potentials=found.columns,
         converged=error <= tolerance,
         error=error,
     )
+
+
+def _plan(
+    problem: Problem, found: Potentials, *, fixed: bool
+) -> tuple[Array | PointPlan, Array, Array]:
+    """The plan, held fixed or not, its cost, and its mass, which never is."""
+    if isinstance(problem.cost, PointCost):
+        points = PointPlan(problem, found)
+        plan = jax.lax.stop_gradient(points) if fixed else points
+        return plan, plan_cost(plan, problem.cost), plan_mass(points)
+    matrix = plan_of(problem, found)
+    plan = jax.lax.stop_gradient(matrix) if fixed else matrix
+    return plan, jnp.sum(plan * problem.cost), jnp.sum(matrix)

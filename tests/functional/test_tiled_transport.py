@@ -1,0 +1,239 @@
+"""Transport in scalings, in tiles and between points, against float64 loops in the log domain."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from datarax.functional.transport import (
+    partial_sinkhorn,
+    point_cost,
+    sinkhorn,
+    sinkhorn_divergence,
+    sweeps,
+    transport_cost,
+    transport_features,
+    unbalanced_sinkhorn,
+)
+
+PATHS = ("stored", "tiled", "points", "streaming")
+SOLVERS = {
+    "balanced": (sinkhorn, {}),
+    "unbalanced": (unbalanced_sinkhorn, {"relaxation": 0.7}),
+    "entropy": (unbalanced_sinkhorn, {"relaxation": 0.7, "regulariser": "entropy"}),
+    "partial": (partial_sinkhorn, {"mass": 0.6}),
+}
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch):
+    """Tiles of 8 rows, so that the sets here take several, the last of them not whole."""
+    monkeypatch.setattr(sweeps, "_TILE_BYTES", 1)
+
+
+def points(n=21, m=13, width=3, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, width)), rng.normal(size=(m, width))
+
+
+def single(*arrays):
+    return [jnp.asarray(x, jnp.float32) for x in arrays]
+
+
+def squared(x, y):
+    return ((x[:, None] - y[None]) ** 2).sum(axis=-1)
+
+
+def run(path, x, y, *, solver="balanced", x_mask=None, y_mask=None, **options):
+    """One of the ways to the same transport."""
+    function, own = SOLVERS[solver]
+    masks = {"a_mask": x_mask, "b_mask": y_mask}
+    budget = {"memory_budget": 0} if path in ("tiled", "streaming") else {}
+    make = point_cost if path in ("points", "streaming") else transport_cost
+
+    def solve(x, y):
+        return function(make(x, y, **masks), **masks, **budget, **own | options)
+
+    found = jax.jit(solve)(x, y)
+    return found if make is transport_cost else found._replace(plan=found.plan.matrix())
+
+
+def lse(x):
+    top = max(x)
+    return top + math.log(sum(math.exp(v - top) for v in x))
+
+
+def loop(cost, a, b, epsilon, sweeps):
+    """Sinkhorn in the log domain, by rows and columns, in float64: the plan and the dual value."""
+    f, g = np.zeros(len(a)), np.zeros(len(b))
+    for _ in range(sweeps):
+        for i in range(len(a)):
+            f[i] = -epsilon * lse(np.log(b) + (g - cost[i]) / epsilon)
+        for j in range(len(b)):
+            g[j] = -epsilon * lse(np.log(a) + (f - cost[:, j]) / epsilon)
+    plan = np.outer(a, b) * np.exp((f[:, None] + g[None] - cost) / epsilon)
+    return plan, f @ a + g @ b + epsilon * (1 - plan.sum())
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("epsilon", [1.0, 0.1, 0.01, 1e-3, 1e-4])
+def test_every_path_makes_the_sweeps_of_the_loop(path, epsilon):
+    x, y = points()
+    a, b = np.full(21, 1 / 21), np.full(13, 1 / 13)
+    plan, value = loop(squared(x, y), a, b, epsilon, sweeps=12)
+    with jax.enable_x64(True):
+        fine = run(
+            path,
+            jnp.asarray(x),
+            jnp.asarray(y),
+            epsilon=epsilon,
+            relative=False,
+            num_iterations=12,
+            tolerance=0.0,
+        )
+        np.testing.assert_allclose(fine.plan, plan, rtol=1e-8, atol=1e-12)
+        np.testing.assert_allclose(fine.regularised_cost, value, rtol=1e-10)
+    coarse = run(
+        path, *single(x, y), epsilon=epsilon, relative=False, num_iterations=12, tolerance=0.0
+    )
+    np.testing.assert_allclose(coarse.regularised_cost, value, rtol=2e-5)
+    # A potential is known to 1e-7 of the squared norms, the plan to e to that over epsilon.
+    np.testing.assert_allclose(coarse.plan, plan, rtol=min(0.1, 1e-5 / epsilon), atol=1e-4)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("path", PATHS)
+def test_every_problem_takes_every_path(solver, path):
+    x, y = single(*points(seed=1))
+    masks = {"x_mask": jnp.arange(21) % 5 != 2, "y_mask": jnp.arange(13) != 4}
+    options = {"epsilon": 0.1, "num_iterations": 15, "tolerance": 0.0, "solver": solver}
+    dirty = jnp.where(masks["x_mask"][:, None], x, jnp.nan), y.at[4].set(jnp.inf)
+    dense = run("stored", x, y, **masks, **options, unroll=True)
+    found = run(path, *dirty, **masks, **options)
+    for name in ("plan", "cost", "regularised_cost", "row_potentials", "column_potentials"):
+        ours, theirs = found._asdict()[name], dense._asdict()[name]
+        np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-6, err_msg=name)
+    assert not np.any(np.asarray(found.plan)[2::5])
+    assert not np.any(np.asarray(found.plan)[:, 4])
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_sums_that_lose_terms_are_made_in_the_log_domain(path):
+    # The second half of the rows is so far off that its part of exp(-C / epsilon) is 0.
+    x = np.concatenate([np.zeros((9, 1)), np.full((9, 1), 40.0)]) + np.arange(18)[:, None] / 10
+    y = np.concatenate([np.zeros((7, 1)), np.full((3, 1), 40.0)]) + np.arange(10)[:, None] / 10
+    a, b = np.full(18, 1 / 18), np.full(10, 1 / 10)
+    value = loop(squared(x, y), a, b, 1.0, sweeps=40)[1]
+    found = run(path, *single(x, y), epsilon=1.0, relative=False, num_iterations=40, tolerance=0.0)
+    np.testing.assert_allclose(found.regularised_cost, value, rtol=1e-4)
+    tiny = jnp.asarray([1e-36, *[1 / 9] * 9], jnp.float32)
+    weights = np.asarray(tiny, np.float64)
+    value = loop(squared(x, y), a, weights, 1.0, sweeps=10)[1]
+    cost = (point_cost if path in ("points", "streaming") else transport_cost)(*single(x, y))
+    budget = 0 if path in ("tiled", "streaming") else 2**28
+    options = {"relative": False, "epsilon": 1.0, "num_iterations": 10, "tolerance": 0.0}
+    found = jax.jit(lambda b: sinkhorn(cost, b=b, memory_budget=budget, **options))(tiny)
+    np.testing.assert_allclose(found.regularised_cost, value, rtol=1e-4)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_degenerate_sets(path):
+    x, y = single(*points(seed=2))
+    one = run(path, x[:1], y[:1])
+    np.testing.assert_allclose(one.plan, [[1.0]], rtol=1e-6)
+    assert bool(one.converged)
+    same = run(path, jnp.ones((12, 3)), jnp.ones((9, 3)))
+    np.testing.assert_allclose(same.plan, np.full((12, 9), 1 / 108), rtol=1e-5)
+    none = run(path, x, y, x_mask=jnp.zeros(21, bool))
+    assert not np.any(none.plan)
+    assert bool(none.converged)
+    assert float(none.regularised_cost) == 0
+    empty = run(path, x[:0], y)
+    assert empty.plan.shape == (0, 13)
+    assert bool(empty.converged)
+
+
+@pytest.mark.parametrize("metric", ["squared_euclidean", "cosine"])
+def test_streaming_has_the_gradients_of_the_matrix(metric):
+    with jax.enable_x64(True):
+        x, y = (jnp.asarray(v) for v in points(n=18, m=9, seed=3))
+        mask = jnp.arange(18) != 5
+        options = {"epsilon": 0.3, "num_iterations": 3000, "tolerance": 1e-13}
+
+        def value(make, budget):
+            def at(x, y, logits):
+                cost = make(x, y, metric=metric, a_mask=mask)
+                b = jax.nn.softmax(logits)
+                found = sinkhorn(cost, b=b, a_mask=mask, memory_budget=budget, **options)
+                brought = transport_features(found.plan, y, mask=jnp.arange(9) != 2)
+                return found.regularised_cost + found.cost + jnp.sum(brought**2)
+
+            return jax.jit(jax.value_and_grad(at, (0, 1, 2)))
+
+        at = x.at[5].set(jnp.nan), y, jnp.linspace(0, 1, 9)
+        dense, lazy = value(transport_cost, 2**28)(*at), value(point_cost, 0)(*at)
+        jax.tree.map(
+            lambda p, q: np.testing.assert_allclose(p, q, rtol=1e-9, atol=1e-12), dense, lazy
+        )
+        assert not np.any(np.asarray(lazy[1][0])[5])
+
+
+def test_streaming_gradients_are_finite_differences():
+    with jax.enable_x64(True):
+        x, y = (jnp.asarray(v) for v in points(n=11, m=9, seed=4))
+
+        def value(x, y, epsilon):
+            options = {"num_iterations": 3000, "tolerance": 1e-13, "memory_budget": 0}
+            return sinkhorn(point_cost(x, y), epsilon=epsilon, **options).regularised_cost
+
+        at = x, y, jnp.asarray(0.3)
+        check_grads(jax.jit(value), at, order=1, modes=["fwd", "rev"], atol=1e-6, rtol=1e-6)
+
+
+def test_divergence_streams():
+    x, y = single(*points(seed=5))
+
+    def value(budget):
+        return jax.jit(
+            jax.value_and_grad(
+                lambda x, y: sinkhorn_divergence(x, y, epsilon=0.2, memory_budget=budget), (0, 1)
+            )
+        )
+
+    whole, lazy = value(2**28)(x, y), value(0)(x, y)
+    jax.tree.map(lambda p, q: np.testing.assert_allclose(p, q, rtol=1e-3, atol=1e-4), whole, lazy)
+
+
+def test_vmap_is_a_loop_where_records_need_different_paths():
+    x, y = single(*points(n=12, m=9, seed=6))
+    sets = jnp.stack([x, 30 * x, jnp.zeros_like(x)])
+    for make, budget in ((transport_cost, 2**28), (point_cost, 0)):
+
+        def value(x, make=make, budget=budget):
+            options = {"epsilon": 1.0, "relative": False, "num_iterations": 30}
+            return sinkhorn(make(x, y), memory_budget=budget, **options).regularised_cost
+
+        one = jax.jit(value)
+        together = jax.jit(jax.vmap(value))(sets)
+        np.testing.assert_allclose(together, [one(v) for v in sets], rtol=1e-5)
+
+
+def test_memory_is_of_the_points_alone(monkeypatch):
+    monkeypatch.undo()
+    n, width = 4096, 128
+    shape = jax.ShapeDtypeStruct((n, width), jnp.float32)
+
+    def temporary(count, values):
+        def value(x, y):
+            found = sinkhorn(point_cost(x, y), num_iterations=count, memory_budget=0, tolerance=0.0)
+            brought = jnp.sum(transport_features(found.plan, y) ** 2) if values else 0.0
+            return found.regularised_cost + brought
+
+        compiled = jax.jit(jax.grad(value, (0, 1))).lower(shape, shape).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert temporary(20, False) == temporary(200, False) <= 20 * 2**20
+    assert temporary(20, True) <= 24 * 2**20

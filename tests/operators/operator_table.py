@@ -21,3 +21,32 @@ TABLE: dict[str, Row] = {
 
 # Rows that only test_config_fields.py reads.
 CONFIG_TABLE: dict[str, Row] = {**TABLE, **contrastive_rows.CONFIG_ROWS, **field_rows.CONFIG_ROWS}
+
+# Rows that take their neighbour's way through the operator, with another function of
+# `functional/` at its end: the gate checks their shapes, `make test-all` everything.
+VARIANTS = (
+    "fusion concat",
+    "fusion weighted_sum",
+    "fusion gate",
+    "fusion block",
+    "fusion low_rank_tensor",
+    "similarity of three",
+    "info_nce smooth",
+    "nt_xent",
+    "triangle",
+    "alignment cosine",
+    "alignment squared_error",
+    "huber",
+    "modality gap",
+    "barlow_twins",
+    "cka",
+    "procrustes stored",
+    "attention pool resampler",
+    "co-attention of a shared similarity",
+    "latent fusion by queries",
+    "transport tokens",
+    "transport unbalanced",
+    "transport partial",
+    "transport divergence",
+    "random_crop",
+)

@@ -8,18 +8,20 @@ import numpy as np
 import pytest
 from flax import nnx
 from operator_row import ROWS, batch_of, floats
-from operator_table import TABLE
+from operator_table import TABLE, VARIANTS
 
 from datarax.core import Batch, CrossModalOperator
 
-every = pytest.mark.parametrize("name", TABLE)
+all_rows = pytest.mark.parametrize("name", TABLE)
+every = pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow if n in VARIANTS else []) for n in TABLE],
+)
 # What costs a program of its own: every third row in the gate, all of them in `make test-all`.
+THIRD = [name for name in TABLE if name not in VARIANTS][::3]
 sampled = pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[] if place % 3 == 0 else pytest.mark.slow)
-        for place, name in enumerate(TABLE)
-    ],
+    [pytest.param(n, marks=[] if n in THIRD else pytest.mark.slow) for n in TABLE],
 )
 ODD = np.array([True, False, True, True, False, True])
 ALL = np.ones(ROWS, bool)
@@ -74,7 +76,7 @@ def same(a, b, **tolerance):
     np.testing.assert_allclose(np.asarray(a, np.float64), np.asarray(b, np.float64), **tolerance)
 
 
-@every
+@all_rows
 def test_shape_and_spec(name):
     row = TABLE[name]
     op, batch = row.make(), batch_of(row)

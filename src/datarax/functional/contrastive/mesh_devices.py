@@ -12,6 +12,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
+from datarax.functional.contrastive.rows import check_choice
 from datarax.functional.contrastive.tiles import choose_tile
 
 Collective = Literal["gather", "ring"]
@@ -72,7 +73,9 @@ class Spread:
         return jax.sharding.reshard(x, NamedSharding(self.mesh, spec))
 
 
-def spread_of(x: Array, axis_name: AxisName | None) -> Spread | None:
+def spread_of(
+    x: Array, axis_name: AxisName | None, *, collective: Collective | None = None
+) -> Spread | None:
     """Over which devices the rows of an array lie, `None` for one.
 
     Under `shard_map` over `axis_name`, over that axis. Otherwise over the axis of the array's mesh
@@ -80,8 +83,10 @@ def spread_of(x: Array, axis_name: AxisName | None) -> Spread | None:
     type shows (`AxisType.Explicit`), or over the only one that the mesh has (`AxisType.Auto`).
 
     Raises:
-      ValueError: if no mesh has the axis.
+      ValueError: if no mesh has the axis, or `collective` is none of the choices.
     """
+    if collective is not None:
+        check_choice(collective, Collective, name="collective")
     context = jax.sharding.get_abstract_mesh()
     names = (axis_name,) if isinstance(axis_name, str) else axis_name or ()
     if names and set(names) <= set(context.manual_axes):
@@ -98,6 +103,23 @@ def spread_of(x: Array, axis_name: AxisName | None) -> Spread | None:
     only = mesh.axis_names[0] if mesh.axis_types == (AxisType.Auto,) else None
     axis = axis_name or sharding.spec[0] or only
     return None if axis is None or mesh.size == 1 else Spread(axis, mesh)
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """How rows travel and logits are cut; see `info_nce`."""
+
+    collective: Collective | None = None
+    tile: int | None = None
+    operands: DTypeLike | None = None
+
+    def form(self, axis: AxisName, count: int, y: Array) -> "MeshForm":
+        """That of `count` devices for the local rows y."""
+        collective = self.collective
+        if collective is None:
+            dtype = jnp.dtype(y.dtype if self.operands is None else self.operands)
+            collective = choose_collective(count * y.shape[0], y.shape[1], itemsize=dtype.itemsize)
+        return MeshForm(axis, count, collective, self.tile, self.operands)
 
 
 @dataclass(frozen=True)
@@ -140,15 +162,6 @@ class MeshForm:
     def block_rows(self, x: Array, y: Array) -> int:
         """Rows of a block of the logits of x and y."""
         return self.tile or choose_tile(x.shape[0], y.shape[0])
-
-
-def form_of(axis: AxisName, count: int, y: Array, options: Any) -> MeshForm:
-    """How that many devices exchange the local rows y, as the options say or as the memory asks."""
-    collective = options.collective
-    if collective is None:
-        dtype = jnp.dtype(y.dtype if options.operands is None else options.operands)
-        collective = choose_collective(count * y.shape[0], y.shape[1], itemsize=dtype.itemsize)
-    return MeshForm(axis, count, collective, options.tile, options.operands)
 
 
 def choose_collective(rows: int, features: int, *, itemsize: int) -> Collective:

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from datarax.functional.contrastive.marks import Marks
-from datarax.functional.contrastive.mesh_devices import Collective, MeshForm, Spread, form_of
+from datarax.functional.contrastive.mesh_devices import Exchange, MeshForm, Spread
 from datarax.functional.contrastive.tiled_sigmoid import (
     Line,
     Sums,
@@ -40,28 +39,18 @@ class SigmoidRows(NamedTuple):
     targets: Array | None
 
 
-class SigmoidOptions(NamedTuple):
-    """What is not an array: see `sigmoid_contrastive`."""
-
-    collective: Collective | None
-    tile: int | None
-    operands: DTypeLike | None
-
-
-def mesh_sigmoid(
-    spread: Spread, rows: SigmoidRows, *, line: Line, options: SigmoidOptions
-) -> Array:
+def mesh_sigmoid(spread: Spread, rows: SigmoidRows, *, line: Line, exchange: Exchange) -> Array:
     """The losses of the rows.
 
     Args:
       spread: the devices.
       rows: all rows, or those of a device under `shard_map`.
       line: scale and bias.
-      options: what is not an array.
+      exchange: how rows travel.
     """
 
     def local(count: int, rows: SigmoidRows, line: Line) -> Array:
-        return _local_losses(form_of(spread.axis, count, rows.b, options), rows, line)
+        return _local_losses(exchange.form(spread.axis, count, rows.b), rows, line)
 
     if rows.targets is not None and spread.mesh is not None:
         more = -rows.a.shape[0] % spread.count

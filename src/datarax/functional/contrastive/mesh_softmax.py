@@ -4,12 +4,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from datarax.functional.checks import accumulation_dtype
-from datarax.functional.contrastive.mesh_devices import Collective, MeshForm, Spread, form_of
+from datarax.functional.contrastive.mesh_devices import Exchange, MeshForm, Spread
 from datarax.functional.contrastive.mesh_logsumexp import Labels, MeshSums, mesh_logsumexp
 from datarax.functional.contrastive.mesh_positives import block_positives, groups_of
 from datarax.functional.contrastive.tiled_logsumexp import row_logsumexp
@@ -52,9 +52,7 @@ class MeshOptions(NamedTuple):
     directions: tuple[str, ...]
     label_smoothing: float
     decoupled: bool
-    collective: Collective | None
-    tile: int | None
-    operands: DTypeLike | None
+    exchange: Exchange
 
 
 def mesh_info_nce(
@@ -76,7 +74,7 @@ def mesh_info_nce(
     """
 
     def local(count: int, rows: MeshRows, shared: tuple) -> Array:
-        form = form_of(spread.axis, count, rows.b, options)
+        form = options.exchange.form(spread.axis, count, rows.b)
         return _local_losses(form, rows, *shared, options=options)
 
     return spread.run(local, rows, (scale, extra))
@@ -171,13 +169,14 @@ def _extra_side(
     marks = Marks(columns=columns)
     matched = matches = jnp.zeros_like(x, shape=(n,), dtype=wide)
     if ids is not None and extra.ids is not None:
+        ids, others = _widened(ids, extra.ids)
         groups = groups_of(ids)
         pair = x.astype(wide), vectors.astype(wide)
         there = jnp.ones_like(ids, dtype=bool), extra.there
-        found = block_positives(groups, pair, there=there, ids=extra.ids)
+        found = block_positives(groups, pair, there=there, ids=others)
         matched, matches = scale * found.row_sums, lax.stop_gradient(found.row_counts)
         if decoupled:
-            marks = marks._replace(row_labels=ids, column_labels=jnp.concatenate([ids, extra.ids]))
+            marks = marks._replace(row_labels=ids, column_labels=jnp.concatenate([ids, others]))
     y = jnp.concatenate([own, vectors.astype(own.dtype)])
     tiling = Tiling(form.tile or form.block_rows(x, y), form.operands)
     sums = row_logsumexp(tiling, x, y, scale, marks)
@@ -192,3 +191,9 @@ def _joined(one: _Side, other: _Side) -> _Side:
     lse = jnp.where(other.count > 0, jnp.logaddexp(one.lse, other.lse), one.lse)
     lse = jnp.where(one.count > 0, lse, other.lse)
     return jax.tree.map(jnp.add, one._replace(lse=lse), other._replace(lse=jnp.zeros_like(lse)))
+
+
+def _widened(ids: Array, others: Array) -> tuple[Array, Array]:
+    """Both in one dtype: NumPy's, since strict promotion has none; canonical, without int64."""
+    wide = jax.dtypes.canonicalize_dtype(np.promote_types(ids.dtype, others.dtype))
+    return ids.astype(wide), others.astype(wide)

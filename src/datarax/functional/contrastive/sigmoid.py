@@ -7,6 +7,14 @@ from jaxtyping import Array, Float, Num, ScalarLike
 
 from datarax.functional.checks import accumulation_dtype, common_dtype
 from datarax.functional.contrastive.marks import Marks, without_absent
+from datarax.functional.contrastive.mesh_devices import (
+    AxisName,
+    Collective,
+    Exchange,
+    Spread,
+    spread_of,
+)
+from datarax.functional.contrastive.mesh_sigmoid import SigmoidRows, mesh_sigmoid
 from datarax.functional.contrastive.rows import (
     as_optional_scalar,
     as_scalar,
@@ -33,6 +41,8 @@ def sigmoid_contrastive(
     targets: Array | None = None,
     tile: int | None = None,
     operand_dtype: DTypeLike | None = None,
+    axis_name: AxisName | None = None,
+    collective: Collective | None = None,
 ) -> Float[Array, " n"]:
     r"""Sigmoid loss over all pairs, $\ell_i = -\sum_j \log \sigma(z_{ij} (s\,a_i b_j^\top + c))$.
 
@@ -50,6 +60,8 @@ def sigmoid_contrastive(
       targets: [n, n] in [0, 1], how much row `i` of `a` matches row `j` of `b`, in place of ids.
         They are O(n^2) themselves, and are taken by the dense form.
       tile, operand_dtype: blocks of logits and the rounding of the products, as in `info_nce`.
+      axis_name, collective: devices over which the rows are spread, as in `info_nce`; under
+        `shard_map`, `targets` are a device's own rows [b, n].
 
     Returns:
       One sum over the columns per row of `a`, at least float32, in [0, inf). Its mean over rows is
@@ -59,8 +71,8 @@ def sigmoid_contrastive(
     Raises:
       TypeError: if an embedding or `targets` is not floating point, `where` not boolean, `ids` not
         integer.
-      ValueError: if a shape does not fit, not exactly one bias is given, both ids and targets, or
-        targets with `tile` or `operand_dtype`.
+      ValueError: if a shape does not fit, not exactly one bias is given, both ids and targets,
+        targets with `tile` or `operand_dtype`, or no mesh has the axis.
 
     Reference: Zhai et al., 2023, arXiv:2303.15343, equation 1 and algorithm 1; for
     `relative_bias`, Bangachev et al., 2025, arXiv:2509.18552.
@@ -75,7 +87,9 @@ def sigmoid_contrastive(
     n = a.shape[0]
     if targets is not None and not (tile is None and operand_dtype is None):
         raise ValueError("targets are taken whole: expected no tile and no operand_dtype with them")
-    if targets is None and not is_dense(n, n, tile=tile, operand_dtype=operand_dtype):
+    spread = spread_of(a, axis_name, collective=collective)
+    dense = targets is not None or is_dense(n, n, tile=tile, operand_dtype=operand_dtype)
+    if spread is not None or not dense:
         _check_biases(logit_bias, relative_bias)
         wide = jnp.zeros((), accumulation_dtype(a, b))
         scale = as_scalar(logit_scale, wide, name="logit_scale")
@@ -83,6 +97,13 @@ def sigmoid_contrastive(
             bias = as_scalar(logit_bias, wide, name="logit_bias")
         else:
             bias = -scale * as_scalar(relative_bias, wide, name="relative_bias")
+        if spread is not None:
+            return _over_mesh(
+                spread,
+                SigmoidRows(*common_dtype(a, b), keep, ids, targets),
+                Line(scale, bias),
+                exchange=Exchange(collective, tile, operand_dtype),
+            )
         return _tiled(
             a, b, Line(scale, bias), where=where, ids=ids, tile=tile, operands=operand_dtype
         )
@@ -150,6 +171,18 @@ def sigmoid_from_similarity(
         soft = jnp.where(pairs, soft, 0)
         losses = soft * jax.nn.softplus(-logits) + (1 - soft) * jax.nn.softplus(logits)
     return jnp.sum(jnp.where(pairs, losses, 0), axis=1)
+
+
+def _over_mesh(spread: Spread, rows: SigmoidRows, line: Line, *, exchange: Exchange) -> Array:
+    """The losses of rows that lie on several devices."""
+    if rows.targets is not None:
+        if rows.ids is not None:
+            raise ValueError("expected ids or targets, got both")
+        n = rows.a.shape[0]
+        columns = n if spread.mesh is not None else n * spread.count
+        targets = check_matrix(rows.targets, shape=(n, columns), name="targets")
+        rows = rows._replace(targets=targets)
+    return mesh_sigmoid(spread, rows, line=line, exchange=exchange)
 
 
 def _tiled(

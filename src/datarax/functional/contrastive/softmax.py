@@ -8,8 +8,15 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Num, ScalarLike
 
-from datarax.functional.checks import accumulation_dtype, check_floating
+from datarax.functional.checks import accumulation_dtype, check_floating, common_dtype
 from datarax.functional.contrastive.cross_entropy import softmax_loss
+from datarax.functional.contrastive.mesh_devices import AxisName, Collective, Exchange, spread_of
+from datarax.functional.contrastive.mesh_softmax import (
+    ExtraColumns,
+    MeshOptions,
+    MeshRows,
+    mesh_info_nce,
+)
 from datarax.functional.contrastive.rows import (
     as_optional_scalar,
     as_scalar,
@@ -48,6 +55,8 @@ def info_nce(
     decoupled: bool = False,
     tile: int | None = None,
     operand_dtype: DTypeLike | None = None,
+    axis_name: AxisName | None = None,
+    collective: Collective | None = None,
 ) -> Float[Array, " n"]:
     r"""Symmetric InfoNCE over in-batch negatives, with $L = s\,a b^\top + c$:
 
@@ -81,6 +90,12 @@ def info_nce(
         derivative.
       operand_dtype: the embeddings are rounded to it (`jnp.bfloat16`) for the products, in blocks;
         sums and gradients stay at least float32. `None` takes them as they are.
+      axis_name: the axis of a mesh over which the rows are spread; every row of every device is a
+        negative. Under `shard_map` over it, all arrays with n are a device's own rows, extra
+        columns are the same on each device, and so is the loss a device's own. Otherwise the
+        arrays are global. `None` takes the axis from the type of `a`; see `spread_of`.
+      collective: how devices exchange rows, `"gather"` or `"ring"`; see `mesh_logsumexp`. `None`
+        chooses by the memory. On one device it is not read.
 
     Returns:
       One loss per row, at least float32, in [0, inf) (any sign if decoupled); 0 for `n == 1`. The
@@ -91,7 +106,7 @@ def info_nce(
       TypeError: if an embedding is not floating point, a mask not boolean, ids not integer.
       ValueError: if a shape does not fit, a choice or `label_smoothing` is out of range, an option
         of the extra columns comes without them or without the direction that reads them,
-        `negatives_ids` without `ids`, or `decoupled` with `label_smoothing`.
+        `negatives_ids` without `ids`, `decoupled` with `label_smoothing`, or no mesh has the axis.
 
     Reference: Radford et al., 2021, arXiv:2103.00020, figure 3; for `ids`, Khosla et al., 2020,
     arXiv:2004.11362, equation 2; for `negatives_ids`, Li et al., 2021, arXiv:2107.07651, section
@@ -113,7 +128,8 @@ def info_nce(
         {"negatives_a": negatives_a, "negatives_b": negatives_b}, axis=0, fixed=d, axes="[k, d]"
     )
     extra = kept_rows(negatives_where, n=k, name="negatives_where")
-    if is_dense(n, n + k, tile=tile, operand_dtype=operand_dtype):
+    spread = spread_of(a, axis_name, collective=collective)
+    if spread is None and is_dense(n, n + k, tile=tile, operand_dtype=operand_dtype):
         similarity = kept_dot_products(a, b, rows=has_a, columns=has_b)
         more = [
             None if x is None else kept_dot_products(rows, x, rows=has, columns=extra)
@@ -140,6 +156,24 @@ def info_nce(
     _check_extra(negatives_where, negatives_ids, ids=ids, k=k)
     wide = jnp.zeros((), accumulation_dtype(a, b))
     as_optional_scalar(logit_bias, wide, name="logit_bias")
+    if spread is not None:
+        given = {"a_to_b": negatives_b, "b_to_a": negatives_a}
+        options = MeshOptions(
+            tuple(given) if directions == "both" else (directions,),
+            label_smoothing=label_smoothing,
+            decoupled=decoupled,
+            exchange=Exchange(collective, tile, operand_dtype),
+        )
+        return mesh_info_nce(
+            spread,
+            MeshRows(*common_dtype(a, b), has_a, has_b, ids),
+            scale=as_scalar(logit_scale, wide, name="logit_scale"),
+            extra={
+                name: None if x is None else ExtraColumns(x, extra, negatives_ids)
+                for name, x in given.items()
+            },
+            options=options,
+        )
     masked_a, masked_b = (where is not None or x is not None for x in (where_a, where_b))
     return directed(
         Columns(a, has_a if masked_a else None),

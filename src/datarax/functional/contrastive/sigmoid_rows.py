@@ -20,7 +20,7 @@ from datarax.functional.contrastive.tiled_sigmoid import (
     sigmoid_row_gradients,
     sigmoid_sums,
 )
-from datarax.functional.contrastive.tiles import Tiling, is_narrow, narrowed
+from datarax.functional.contrastive.tiles import Tiling, is_narrow, narrowed, row_dot_products
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -61,12 +61,12 @@ def _backward(tiling: Tiling, residuals: Any, g: Array) -> tuple:
         d_y = lax.cond(equal, lambda: level * of_y, partial(again, tile=tiling.tile))
         if own is not None:
             d_y = d_y.at[:n].add(own[:, None] * xs.astype(wide))
-        d_scale = jnp.sum(d_y * ys.astype(wide))
+        d_scale = jnp.sum(row_dot_products(d_y, ys))
     if of_x is not None:
         d_x = g[:, None] * of_x
         if own is not None:
             d_x = d_x + own[:, None] * ys[:n].astype(wide)
-        d_scale = jnp.sum(d_x * xs.astype(wide))
+        d_scale = jnp.sum(row_dot_products(d_x, xs))
     gradients = [None if d is None else line.scale * d for d in (d_x, d_y)]
     of_line = Line(
         as_cotangent(d_scale, line.scale, wanted=sides.scale),

@@ -25,13 +25,14 @@ from datarax.functional.contrastive.rules import (
 from datarax.functional.contrastive.tiled_softmax import (
     Statistics,
     Weights,
+    finite,
     log_sum,
     own_weights,
     softmax_gradients,
     softmax_row_gradients,
     softmax_statistics,
 )
-from datarax.functional.contrastive.tiles import Tiling, is_narrow, narrowed
+from datarax.functional.contrastive.tiles import Tiling, is_narrow, narrowed, row_dot_products
 
 
 class LogSums(NamedTuple):
@@ -45,27 +46,28 @@ class LogSums(NamedTuple):
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def both_logsumexp(tiling: Tiling, x: Array, y: Array, scale: Array, marks: Marks) -> LogSums:
     """Of rows and columns, for x and y of one shape: row `i` of y is the own column of row `i`."""
+    return _log_sums(_both_statistics(tiling, x, y, scale, marks))
+
+
+def _both_statistics(tiling: Tiling, x: Array, y: Array, scale: Array, marks: Marks) -> Statistics:
     xs, ys = (narrowed(v, tiling.operands) for v in (x, y))
-    found = softmax_statistics(
-        xs, ys, scale=scale, marks=with_diagonal(marks, xs), tile=tiling.tile
-    )
-    return _log_sums(found)
+    return softmax_statistics(xs, ys, scale=scale, marks=with_diagonal(marks, xs), tile=tiling.tile)
 
 
 def _both_forward(tiling: Tiling, x: Any, y: Any, scale: Any, marks: Any) -> tuple[LogSums, Any]:
     sides = Sides(x.perturbed, y.perturbed, scale.perturbed)
-    arguments = x.value, y.value, scale.value, values_of(marks)
-    sums = both_logsumexp(tiling, *arguments)
-    return sums, (sides, arguments, sums)
+    arguments = values_of((x, y, scale, marks))
+    found = _both_statistics(tiling, *arguments)
+    return _log_sums(found), (sides, arguments, found)
 
 
 def _both_backward(tiling: Tiling, residuals: Any, cotangents: Any) -> tuple:
-    sides, (x, y, scale, marks), sums = as_arrays(residuals)
+    sides, (x, y, scale, marks), stats = as_arrays(residuals)
     g, h, q = (dense_cotangent(c) for c in cotangents)
     xs, ys = (narrowed(v, tiling.operands) for v in (x, y))
     marks = with_diagonal(marks, xs)
-    weights = Weights(sums.rows, g, sums.columns, h)
-    own = own_weights(sums.own, q, weights, marks=marks) if is_narrow(xs) else q
+    weights = _weights(stats, g, h)
+    own = own_weights(stats.own, q, weights, marks=marks) if is_narrow(xs) else q
     found = softmax_gradients(
         xs,
         ys,
@@ -108,19 +110,17 @@ def _row_forward(tiling: Tiling, x: Any, y: Any, scale: Any, marks: Any) -> tupl
         tile=tiling.tile,
         sides=(sides.x or not sides.y, sides.y),
     )
-    sums = _log_sums(found)
-    return sums, (sides, arguments, sums, of_x, of_y)
+    return _log_sums(found), (sides, arguments, found, of_x, of_y)
 
 
 def _row_backward(tiling: Tiling, residuals: Any, cotangents: Any) -> tuple:
-    sides, (x, y, scale, marks), sums, of_x, of_y = as_arrays(residuals)
+    sides, (x, y, scale, marks), stats, of_x, of_y = as_arrays(residuals)
     g, _, q = (dense_cotangent(c) for c in cotangents)
     n = x.shape[0]
     xs, ys = (narrowed(v, tiling.operands) for v in (x, y))
     marks = with_diagonal(marks, xs)
-    weights = Weights(sums.rows, g)
-    own = own_weights(sums.own, q, weights, marks=marks) if is_narrow(xs) else q
-    partners = own[:, None] * ys[:n].astype(scale.dtype)
+    weights = _weights(stats, g, None)
+    own = own_weights(stats.own, q, weights, marks=marks) if is_narrow(xs) else q
     d_x = d_y = d_scale = None
     if of_y is not None:
         again = partial(_columns_again, xs, ys, scale=scale, marks=marks, tile=tiling.tile)
@@ -128,10 +128,12 @@ def _row_backward(tiling: Tiling, residuals: Any, cotangents: Any) -> tuple:
         formed = partial(_columns_formed, of_y, ys, factor=level, scale=scale)
         d_y, d_scale = lax.cond(equal, formed, partial(again, weights=weights))
         d_y = d_y.at[:n].add(_mirrored(xs, own, scale))
-        d_scale = d_scale + jnp.sum(partners * xs.astype(scale.dtype))
+        d_scale = d_scale + jnp.sum(own * row_dot_products(xs, ys[:n]))
     if of_x is not None:
-        whole = g[:, None] * of_x + partners
-        d_x, d_scale = scale * whole, jnp.sum(whole * xs.astype(scale.dtype))
+        d_x = scale * (g[:, None] * of_x + own[:, None] * ys[:n].astype(scale.dtype))
+        # Row by row, where the two nearly cancel, before the sum over rows.
+        by_row = g * row_dot_products(of_x, xs) + own * row_dot_products(xs, ys[:n])
+        d_scale = jnp.sum(by_row)
     return _cotangents(sides, (x, y, scale), (d_x, d_y, d_scale))
 
 
@@ -141,26 +143,29 @@ row_logsumexp.defvjp(_row_forward, _row_backward, symbolic_zeros=True)
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def self_logsumexp(tiling: Tiling, z: Array, scale: Array, marks: Marks) -> LogSums:
     """Of the rows of z with themselves. `marks` are symmetric, `own` its own inverse or `None`."""
+    return _log_sums(_self_statistics(tiling, z, scale, marks))
+
+
+def _self_statistics(tiling: Tiling, z: Array, scale: Array, marks: Marks) -> Statistics:
     zs = narrowed(z, tiling.operands)
-    found = softmax_statistics(zs, zs, scale=scale, marks=marks, tile=tiling.tile, columns=False)
-    return _log_sums(found)
+    return softmax_statistics(zs, zs, scale=scale, marks=marks, tile=tiling.tile, columns=False)
 
 
 def _self_forward(tiling: Tiling, z: Any, scale: Any, marks: Any) -> tuple[LogSums, Any]:
-    arguments = z.value, scale.value, values_of(marks)
-    sums = self_logsumexp(tiling, *arguments)
-    return sums, (Sides(z.perturbed, False, scale.perturbed), arguments, sums)
+    arguments = values_of((z, scale, marks))
+    found = _self_statistics(tiling, *arguments)
+    return _log_sums(found), (Sides(z.perturbed, False, scale.perturbed), arguments, found)
 
 
 def _self_backward(tiling: Tiling, residuals: Any, cotangents: Any) -> tuple:
-    sides, (z, scale, marks), sums = as_arrays(residuals)
+    sides, (z, scale, marks), stats = as_arrays(residuals)
     g, _, q = (dense_cotangent(c) for c in cotangents)
     zs = narrowed(z, tiling.operands)
     # L is symmetric, so the sides of rows and of columns are one product with both weights.
-    weights = Weights(sums.rows, g, sums.rows, g)
+    weights = _weights(stats._replace(column_max=stats.row_max, column_sum=stats.row_sum), g, g)
     if marks.own is not None:
         own = q + q[marks.own]
-        own = own_weights(sums.own, own, weights, marks=marks) if is_narrow(zs) else own
+        own = own_weights(stats.own, own, weights, marks=marks) if is_narrow(zs) else own
         weights = weights._replace(own=own, partners=zs[marks.own])
     found = softmax_gradients(
         zs,
@@ -186,8 +191,17 @@ def _log_sums(found: Statistics) -> LogSums:
     return LogSums(log_sum(found.row_max, found.row_sum), columns, found.own)
 
 
+def _weights(stats: Statistics, g: Array, h: Array | None) -> Weights:
+    """Of e^(L - max), so that each row's P adds up to 1 whatever the log-sum-exp was rounded to."""
+    rows = finite(stats.row_max), g / jnp.where(stats.row_sum == 0, 1, stats.row_sum)
+    if h is None:
+        return Weights(*rows)
+    columns = finite(stats.column_max), h / jnp.where(stats.column_sum == 0, 1, stats.column_sum)
+    return Weights(*rows, *columns)
+
+
 def _columns_formed(of_y: Array, y: Array, *, factor: Array, scale: Array) -> tuple[Array, Array]:
-    return scale * factor * of_y, factor * jnp.sum(of_y * y.astype(of_y.dtype))
+    return scale * factor * of_y, factor * jnp.sum(row_dot_products(of_y, y))
 
 
 def _columns_again(

@@ -48,7 +48,9 @@ class Statistics(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """r_i and g_i, c_j and h_j (`None` where columns are not normalised), and of the own pairs:
+    """r_i and g_i, c_j and h_j (`None` where columns are not normalised), and of the own pairs.
+
+    The maximum with g over the sum below it serves as well as r with g, and rounds less.
 
     own: [n], a weight that is added to W at the own pair, outside the rounded product.
     partners: [n, d], the rows of y that `Marks.own` names. `Gradients.y` lacks the mirrored part,
@@ -115,7 +117,6 @@ def softmax_gradients(
     wide = accumulation_dtype(x)
     if start is None and sides[1]:
         start = jnp.zeros_like(x, shape=y.shape, dtype=wide)
-    carry = (start if sides[1] else None, jnp.zeros_like(x, shape=(), dtype=wide))
     local_weights = weights._replace(column_lse=None, columns=None)
 
     def body(carry, block):
@@ -127,12 +128,12 @@ def softmax_gradients(
             w += weights.columns[None, :] * jnp.exp(logits - weights.column_lse[None, :])
         w = without_own(w, local.own) if is_narrow(x) else w
         of_x, of_scale = _row_side(w, rows, y, products=products, known=known, wanted=sides[0])
-        of_y = carry[0] + scale * weighted_columns(w, rows) if sides[1] else None
-        return (of_y, carry[1] + of_scale), None if of_x is None else scale * of_x
+        carry = carry + scale * weighted_columns(w, rows) if sides[1] else None
+        return carry, (None if of_x is None else scale * of_x, of_scale)
 
     rowwise = (x, of_rows(marks), local_weights)
-    (of_y, of_scale), of_x = scan_rows(body, carry, rowwise, tile=tile)
-    return Gradients(of_x, of_y, of_scale)
+    of_y, (of_x, of_scale) = scan_rows(body, start if sides[1] else None, rowwise, tile=tile)
+    return Gradients(of_x, of_y, jnp.sum(of_scale))
 
 
 def softmax_row_gradients(
@@ -232,13 +233,13 @@ def _own_logits(products: Array, local: Marks, scale: Array) -> Array | None:
 def _row_side(
     w: Array, rows: Array, y: Array, *, products: Array, known: Weights, wanted: bool
 ) -> tuple[Array | None, Array]:
-    """W y with the own pairs, and the sum of W x_i y_j: from it, since L is linear in x."""
+    """W y with the own pairs, and the rows' sums of W x_i y_j: from it, since L is linear in x."""
     wide = products.dtype
     added = 0
     if known.own is not None:
         added = known.own[:, None] * known.partners.astype(wide)
     if wanted:
         of_x = weighted_rows(w, y) + added
-        return of_x, jnp.sum(of_x * rows.astype(wide))
-    own = jnp.sum(added * rows.astype(wide))
-    return None, jnp.sum(w * products) + own
+        return of_x, jnp.sum(of_x * rows.astype(wide), axis=1)
+    own = jnp.sum(added * rows.astype(wide), axis=1)
+    return None, jnp.sum(w * products, axis=1) + own

@@ -1,5 +1,6 @@
 """Blocks of rows: how many rows at once, the loop over them, and the products inside it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +13,13 @@ from jaxtyping import Array
 
 from datarax.functional.checks import accumulation_dtype
 
-# Below this many logits one block holds them all, and a dense form is as fast.
+# Up to this many logits one block would hold them all, and the dense form is as fast.
 DENSE_LOGITS = 2**18
-# Bytes of one block of logits. A core's cache is small, a GPU wants long products.
-_BLOCK_BYTES = {"cpu": 16 * 2**20, "gpu": 512 * 2**20, "tpu": 256 * 2**20}
-_LEAST_ROWS, _MOST_ROWS = 64, 8192
+# The most rows of a block, and its bytes. Gradients of columns are read and written once a block,
+# which 512 rows hide behind the products of a CPU; a GPU is faster, and wants longer ones.
+_MOST_ROWS = {"cpu": 512, "gpu": 4096, "tpu": 2048}
+_BLOCK_BYTES = {"cpu": 64 * 2**20, "gpu": 512 * 2**20, "tpu": 256 * 2**20}
+_LEAST_ROWS, _STEP = 64, 16
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Tiling:
 
 
 def choose_tile(rows: int, columns: int, *, itemsize: int = 4, budget: int | None = None) -> int:
-    """Rows of a block `[tile, columns]` of logits: the largest power of two within the budget.
+    """Rows of a block `[tile, columns]` of logits, so that the blocks are about equally long.
 
     Args:
       rows, columns: of the whole matrix of logits.
@@ -45,11 +48,14 @@ def choose_tile(rows: int, columns: int, *, itemsize: int = 4, budget: int | Non
     Returns:
       At least 1, at most `rows`; not below 64 for the budget's sake.
     """
-    if budget is None:
-        budget = _BLOCK_BYTES.get(jax.default_backend(), _BLOCK_BYTES["cpu"])
-    fitting = max(budget // max(columns * itemsize, 1), 1)
-    tile = 2 ** (fitting.bit_length() - 1)
-    return max(1, min(rows, max(_LEAST_ROWS, min(tile, _MOST_ROWS))))
+    backend = jax.default_backend()
+    kind = backend if backend in _MOST_ROWS else "cpu"
+    fitting = (_BLOCK_BYTES[kind] if budget is None else budget) // max(columns * itemsize, 1)
+    most = max(_LEAST_ROWS, min(fitting, _MOST_ROWS[kind]))
+    if rows <= most:
+        return max(rows, 1)
+    even = math.ceil(rows / math.ceil(rows / most))
+    return min(_STEP * math.ceil(even / _STEP), most)
 
 
 def is_dense(
@@ -117,6 +123,12 @@ def weighted_rows(weights: Array, y: Array) -> Array:
 def weighted_columns(weights: Array, x: Array) -> Array:
     """W^T x [m, d], as `weighted_rows`."""
     return _product(weights.astype(x.dtype), x, contract=(0, 0))
+
+
+def row_dot_products(x: Array, y: Array) -> Array:
+    """The dot product of each row with its own [n], in at least float32."""
+    wide = accumulation_dtype(x, y)
+    return jnp.sum(x.astype(wide) * y.astype(wide), axis=1)
 
 
 def narrowed(x: Array, dtype: DTypeLike | None) -> Array:

@@ -1,0 +1,129 @@
+"""Rows on several devices: the numbers of one device, and what moves between devices."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+WORKER = Path(__file__).with_name("mesh_worker.py")
+MASKS = ["where", "where_a", "where_b"]
+QUEUE = ["negatives_a", "negatives_b", "negatives_where", "negatives_ids"]
+VARIANTS = {
+    "info_nce": {"loss": "info_nce", "arrays": ["where"], "uniform": True},
+    "unpaired": {"loss": "info_nce", "arrays": MASKS, "settings": {"label_smoothing": 0.1}},
+    "ids": {"loss": "info_nce", "arrays": ["where", "ids"], "settings": {"label_smoothing": 0.1}},
+    "decoupled": {"loss": "info_nce", "arrays": ["where"], "settings": {"decoupled": True}},
+    "one way": {
+        "loss": "info_nce",
+        "arrays": ["where", "ids"],
+        "settings": {"decoupled": True, "directions": "b_to_a"},
+    },
+    "queue": {
+        "loss": "info_nce",
+        "arrays": ["where", "ids", *QUEUE],
+        "settings": {"label_smoothing": 0.1},
+    },
+    "decoupled queue": {
+        "loss": "info_nce",
+        "arrays": ["where", "ids", "negatives_b", "negatives_where", "negatives_ids"],
+        "settings": {"decoupled": True, "directions": "a_to_b"},
+    },
+    "sigmoid": {"loss": "sigmoid", "arrays": ["where"], "uniform": True},
+    "uneven sigmoid": {"loss": "sigmoid", "arrays": ["where", "ids"], "bias": "relative_bias"},
+    "targets": {"loss": "sigmoid", "arrays": ["where", "targets"]},
+}
+WAYS = ("auto", "explicit", "two axes", "shard_map", "shard_map unchecked")
+
+
+def case(variant, how, form, *, devices, rows):
+    over = {"collective": form, "tile": None if variant == "targets" else 2}
+    return {**VARIANTS[variant], "how": how, "devices": devices, "rows": rows, "over": over}
+
+
+# What the gate runs: each variant, way and form, and an uneven batch, once or twice.
+FEW = {
+    "info_nce, auto, ring, 4": case("info_nce", "auto", "ring", devices=4, rows=16),
+    "info_nce, shard_map, gather, 4": case("info_nce", "shard_map", "gather", devices=4, rows=16),
+    "unpaired, explicit, gather, 2": case("unpaired", "explicit", "gather", devices=2, rows=16),
+    "queue, shard_map, ring, 2": case("queue", "shard_map", "ring", devices=2, rows=16),
+    "one way, auto, gather, uneven": case("one way", "auto", "gather", devices=4, rows=13),
+    "sigmoid, explicit, ring, 4": case("sigmoid", "explicit", "ring", devices=4, rows=16),
+    "uneven sigmoid, auto, ring, uneven": case(
+        "uneven sigmoid", "auto", "ring", devices=2, rows=13
+    ),
+}
+ALL = {
+    f"{variant}, {how}, {form}, {devices}, {rows}": case(
+        variant, how, form, devices=devices, rows=rows
+    )
+    for variant, how, form, (devices, rows) in itertools.product(
+        VARIANTS, WAYS, ("gather", "ring"), ((1, 16), (2, 13), (8, 24))
+    )
+    if not (how.startswith("shard_map") and rows == 13) and not (how == "two axes" and devices == 1)
+}
+
+
+def outcomes(cases, folder):
+    """What a process with 8 devices finds of each case, by name."""
+    given, out = folder / "cases.json", folder / "out.json"
+    given.write_text(json.dumps(list(cases.values())))
+    done = subprocess.run(
+        [sys.executable, WORKER, given, out],
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=1500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(zip(cases, json.loads(out.read_text()), strict=True))
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    return outcomes(FEW, tmp_path_factory.mktemp("mesh"))
+
+
+@pytest.mark.xdist_group("mesh losses")
+@pytest.mark.parametrize("name", FEW)
+def test_losses_and_gradients_are_those_of_one_device(few, name):
+    assert max(few[name]["errors"]) < 1e-6, few[name]["errors"]
+
+
+@pytest.mark.xdist_group("mesh losses")
+@pytest.mark.parametrize(
+    ("name", "units", "kinds"),
+    [
+        ("info_nce, auto, ring, 4", 3, ["collective-permute"]),
+        ("info_nce, shard_map, gather, 4", 2, ["all-gather", "reduce-scatter"]),
+    ],
+)
+def test_nothing_moves_but_what_must(few, name, units, kinds):
+    assert few[name]["units"] == pytest.approx(units)
+    assert few[name]["kinds"] == kinds
+
+
+@pytest.mark.xdist_group("mesh losses")
+def test_the_sigmoid_ring_moves_columns_and_their_gradient_once(few):
+    found = few["sigmoid, explicit, ring, 4"]
+    assert found["kinds"] == ["collective-permute"]
+    assert found["units"] == pytest.approx(2)
+    # For uneven cotangents, which a mean does not have, the gradient is formed again in a branch.
+    assert found["units with a branch"] == pytest.approx(4)
+
+
+@pytest.mark.xdist_group("mesh losses")
+@pytest.mark.parametrize("name", [n for n in FEW if n.startswith("info_nce")])
+def test_a_device_does_its_share_of_the_products(few, name):
+    assert few[name]["share"] == pytest.approx(4)
+
+
+@pytest.mark.slow
+def test_all_variants_over_all_devices(tmp_path):
+    found = outcomes(ALL, tmp_path)
+    wrong = {n: x["errors"] for n, x in found.items() if max(x["errors"]) >= 1e-6}
+    assert not wrong

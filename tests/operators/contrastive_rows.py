@@ -114,6 +114,8 @@ ROWS = {
             "ids_field": "id",
             "negatives_fields": {"b": "nb"},
             "queue_size": 3,
+            "axis_name": "data",
+            "collective": "ring",
         },
         reads=lambda rng, rows: _ids(rng, rows) | _negatives(rng, rows),
     ),

@@ -28,6 +28,7 @@ SymileNegatives = Literal["n_squared", "n"]
 Similarity = Literal["cosine", "late_interaction"]
 TokenReduction = Literal["mean", "sum"]
 Enqueue = Literal["after", "before"]
+Collective = Literal["gather", "ring"]
 
 INITIAL_SCALES = {"sigmoid": 10.0, "nt_xent": 10.0}  # any other method: CLIP's 1/0.07
 
@@ -36,6 +37,7 @@ _PAIRS = ("pairs", "pair_weights")
 _SCALES = (*_SCALE, *_PAIRS, "per_pair_temperature")
 _TOKENS = ("token_masks", "token_reduction")
 _EXTRA = ("negatives_fields", "queue_size", "enqueue")
+_MESH = ("axis_name", "collective")
 READ_BY: dict[str, tuple[str, ...]] = {
     "info_nce": (
         *_SCALES,
@@ -47,8 +49,17 @@ READ_BY: dict[str, tuple[str, ...]] = {
         "similarity",
         *_TOKENS,
         *_EXTRA,
+        *_MESH,
     ),
-    "sigmoid": (*_SCALES, "initial_bias", "relative_bias", "ids_field", "similarity", *_TOKENS),
+    "sigmoid": (
+        *_SCALES,
+        "initial_bias",
+        "relative_bias",
+        "ids_field",
+        "similarity",
+        *_TOKENS,
+        *_MESH,
+    ),
     "supervised": (*_SCALES, "directions", "ids_field", "teacher_fields", "distillation"),
     "nt_xent": (*_SCALES, "decoupled"),
     "triplet": (*_PAIRS, "directions", "ids_field", "margin", "mining", "distance"),
@@ -57,7 +68,7 @@ READ_BY: dict[str, tuple[str, ...]] = {
     "symile": (*_SCALE, "symile_negatives"),
 }
 OF_ALL_FIELDS = ("volume", "triangle", "symile")  # the others are of two fields
-OF_TOKENS = {"late_interaction": _TOKENS}
+OF_SIMILARITY = {"late_interaction": _TOKENS, "cosine": _MESH}
 
 
 @dataclass(frozen=True)
@@ -114,6 +125,10 @@ class ContrastiveOperatorConfig(CrossModalOperatorConfig):
       initial_bias: the start of the sigmoid loss's bias; -10 is SigLIP's, and
         `functional.sigmoid_bias_init` gives it for a batch size.
       relative_bias: learn the bias relative to the scale, as a similarity.
+      axis_name: the axis of a mesh over which the batch is spread, under `shard_map` or `jax.jit`.
+        `None` takes it from the arrays, where their type shows it or their mesh has but one.
+      collective: how devices exchange embeddings, with `axis_name`; `None` chooses by memory. See
+        `functional.info_nce`.
 
     Raises:
       ValueError: for an unknown choice, sizes that do not fit, a number out of range, an option
@@ -150,15 +165,19 @@ class ContrastiveOperatorConfig(CrossModalOperatorConfig):
     max_scale: float = field(default=100.0, kw_only=True)
     initial_bias: float = field(default=-10.0, kw_only=True)
     relative_bias: bool = field(default=False, kw_only=True)
+    axis_name: str | None = field(default=None, kw_only=True)
+    collective: Collective | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, choices in _CHOICES.items():
             check_choice(name, vars(self)[name], choices)
+        if self.collective is not None:
+            check_choice("collective", self.collective, Collective)
         for name in _FLAGS:
             check_flag(name, vars(self)[name])
         check_options(self, self.method, READ_BY)
-        check_options(self, self.similarity, OF_TOKENS)
+        check_options(self, self.similarity, OF_SIMILARITY)
         self._check_fields()
         self._check_sizes()
         self._check_numbers()
@@ -182,6 +201,8 @@ class ContrastiveOperatorConfig(CrossModalOperatorConfig):
             raise ValueError(f"method 'triangle' needs 3 input_fields, got {self.input_fields}")
         check_count("output_fields", self.output_fields, [1, 1 + fields])
         check_field_name("ids_field", self.ids_field)
+        if self.axis_name is not None and not (isinstance(self.axis_name, str) and self.axis_name):
+            raise ValueError(f"axis_name must be the name of an axis, got {self.axis_name!r}")
         _check_mapping("teacher_fields", self.teacher_fields, self.input_fields, every=True)
         _check_mapping("token_masks", self.token_masks, self.input_fields)
         _check_mapping("negatives_fields", self.negatives_fields, self.input_fields)
@@ -241,6 +262,8 @@ class ContrastiveOperatorConfig(CrossModalOperatorConfig):
             )
         if self.queue_size is not None and self.negatives_fields is not None:
             raise ValueError("queue_size and negatives_fields exclude each other: give one")
+        if self.collective is not None and self.axis_name is None:
+            raise ValueError(f"collective={self.collective!r} needs axis_name, the axis of a mesh")
         tokens = self.similarity == "late_interaction"
         if tokens and (self.queue_size is not None or self.negatives_fields is not None):
             raise ValueError(

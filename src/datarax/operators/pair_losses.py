@@ -94,6 +94,7 @@ def _info_nce(
         reverse = None if config.directions == "a_to_b" else back
         options["directions"] = config.directions
         return [info_nce_from_similarity(there, reverse, **options)]
+    options |= {"axis_name": config.axis_name, "collective": config.collective}
     if a.columns is None and b.columns is None:
         return [info_nce(a.vectors, b.vectors, directions=config.directions, **options)]
     found = {"a_to_b": ("negatives_b", b.columns), "b_to_a": ("negatives_a", a.columns)}
@@ -120,6 +121,7 @@ def _late_interaction(config: ContrastiveOperatorConfig, a: Side, b: Side) -> Ar
 
 def _sigmoid(config: ContrastiveOperatorConfig, a: Side, b: Side, **options: Any) -> list[Array]:
     if config.similarity == "cosine":
+        options |= {"axis_name": config.axis_name, "collective": config.collective}
         return [sigmoid_contrastive(a.vectors, b.vectors, **options)]
     return [
         sigmoid_from_similarity(_late_interaction(config, x, y), **options)

@@ -1,11 +1,13 @@
 """Attention from the tokens of one modality to those of another."""
 
-from typing import Literal, get_args, overload
+from functools import reduce
+from typing import Any, Literal, NamedTuple, get_args, overload
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Num
 
+from datarax.functional.attention.absorbed import absorbed_attention, absorbs
 from datarax.functional.attention.dot_product import dot_product_attention
 from datarax.functional.attention.rotary import rotary_embedding
 from datarax.functional.checks import (
@@ -99,6 +101,7 @@ class CrossAttention(nnx.Module):
         query_positions: Array | None = None,
         context_positions: Array | None = None,
         rng_key: Array | None = None,
+        absorb: bool | None = None,
         return_weights: Literal[False] = False,
     ) -> Array: ...
 
@@ -115,6 +118,7 @@ class CrossAttention(nnx.Module):
         query_positions: Array | None = None,
         context_positions: Array | None = None,
         rng_key: Array | None = None,
+        absorb: bool | None = None,
         return_weights: Literal[True],
     ) -> tuple[Array, Array]: ...
 
@@ -130,6 +134,7 @@ class CrossAttention(nnx.Module):
         query_positions: Array | None = None,
         context_positions: Array | None = None,
         rng_key: Array | None = None,
+        absorb: bool | None = None,
         return_weights: bool = False,
     ) -> Float[Array, "..."] | tuple[Float[Array, "..."], Float[Array, "..."]]:
         """Attend [..., t, query_features] to [..., s, context_features].
@@ -145,6 +150,9 @@ class CrossAttention(nnx.Module):
           query_positions, context_positions: [..., t] and [..., s], or [t] and [s]: turn queries
             and keys by `functional.rotary_embedding`; both or none.
           rng_key: draws the dropout; `None` turns it off.
+          absorb: see the context as it is and project queries and result instead, which is equal
+            (`functional.absorbed_attention`). `None`: where it takes fewer multiplications and keys
+            are neither normalised nor turned.
           return_weights: return the weights [..., num_heads, t, s] in at least float32 as well, as
             they are before dropout and gate.
 
@@ -154,37 +162,83 @@ class CrossAttention(nnx.Module):
 
         Raises:
           TypeError: if tokens are not floating point, or masks not boolean.
-          ValueError: if shapes do not fit, one of the positions lacks, or `head_dim` is odd with
-            positions.
+          ValueError: if shapes do not fit, one of the positions lacks, `head_dim` is odd with
+            positions, or `absorb=True` meets normalised or turned keys.
         """
         self._check(query, context, query_positions, context_positions)
-        queries = token_mask(query_mask, query, name="query_mask")
-        contexts = token_mask(context_mask, context, name="context_mask")
-        keep = queries[..., None, :, None] & contexts[..., None, None, :]
-        keep = self._keep(keep, mask, bias)
-        query, context = common_dtype(keep_tokens(query, queries), keep_tokens(context, contexts))
-        output, weights = dot_product_attention(
-            self._heads(
-                query, self.query, queries, norm=self.query_norm, positions=query_positions
-            ),
-            self._heads(
-                context, self.key, contexts, norm=self.key_norm, positions=context_positions
-            ),
-            self._heads(context, self.value, contexts),
-            mask=keep,
-            bias=bias,
-            dropout=self.dropout,
-            rng_key=rng_key,
-            return_weights=True,
-        )
+        there = _Tokens(query_mask, context_mask, query_positions, context_positions)
+        keep = self._keep(query, context, there, mask=mask, bias=bias)
+        if query_mask is not None:
+            query = keep_tokens(query, query_mask)
+        if context_mask is not None:
+            context = keep_tokens(context, context_mask)
+        query, context = common_dtype(query, context)
+        options: dict[str, Any] = {
+            "mask": keep,
+            "bias": bias,
+            "dropout": self.dropout,
+            "rng_key": rng_key,
+            "return_weights": return_weights,
+        }
+        if self._absorbs(query, context, absorb, turned=query_positions is not None):
+            output = self._absorbed(query, context, options=options)
+        else:
+            output = self._projected(query, context, there, options=options)
+        output, weights = output if return_weights else (output, None)
         if self.gate_kind == "tanh_per_head":
             output = self._gated(output)
         attended = self.output(output.reshape(*output.shape[:-2], -1))
         if self.gate_kind == "tanh":
             attended = self._gated(attended)
-        # The bias of the output layer would make an empty row nonzero.
-        attended = keep_tokens(attended, jnp.any(keep, axis=(-3, -1)))
-        return (attended, weights) if return_weights else attended
+        if keep is not None:
+            # The bias of the output layer would make an empty row nonzero.
+            sees = jnp.any(keep, axis=(-3, -1))
+            attended = keep_tokens(attended, jnp.broadcast_to(sees, attended.shape[:-1]))
+        return attended if weights is None else (attended, weights)
+
+    def _absorbs(self, query: Array, context: Array, absorb: bool | None, *, turned: bool) -> bool:
+        """Whether the projections of the context are absorbed: as told, else by the sizes."""
+        possible = self.key_norm is None and not turned
+        if absorb and not possible:
+            raise ValueError(
+                "absorb=True needs keys that are linear in the context: qk_norm and positions must "
+                f"be None, got {'a norm' if self.key_norm is not None else 'positions'}"
+            )
+        if absorb is not None or not possible:
+            return bool(absorb)
+        return absorbs(
+            query.shape[-2],
+            context.shape[-2],
+            num_heads=self.num_heads,
+            num_kv_heads=self.num_kv_heads,
+            head_dim=self.head_dim,
+            context_features=context.shape[-1],
+        )
+
+    def _absorbed(self, query: Array, context: Array, *, options: dict[str, Any]) -> Any:
+        key, value = (
+            layer.kernel[...].reshape(-1, self.num_kv_heads, self.head_dim)
+            for layer in (self.key, self.value)
+        )
+        added = self.value.bias
+        return absorbed_attention(
+            self._heads(query, self.query, norm=self.query_norm),
+            context,
+            key_kernel=key,
+            value_kernel=value,
+            value_bias=None if added is None else added[...].reshape(key.shape[1:]),
+            **options,
+        )
+
+    def _projected(
+        self, query: Array, context: Array, there: "_Tokens", *, options: dict[str, Any]
+    ) -> Any:
+        queries = self._heads(query, self.query, norm=self.query_norm)
+        keys = self._heads(context, self.key, norm=self.key_norm)
+        if there.query_positions is not None and there.context_positions is not None:
+            queries = self._turned(queries, there.query_positions, there.query_mask)
+            keys = self._turned(keys, there.context_positions, there.context_mask)
+        return dot_product_attention(queries, keys, self._heads(context, self.value), **options)
 
     def _gated(self, x: Array) -> Array:
         assert self.gate is not None
@@ -192,32 +246,43 @@ class CrossAttention(nnx.Module):
         gate = gate[:, None] if gate.ndim else gate
         return x * jnp.broadcast_to(gate.astype(x.dtype), x.shape)
 
-    def _keep(self, keep: Array, mask: Array | None, bias: Array | None) -> Array:
-        """What may be seen: tokens that are there (`keep` [..., 1, t, s]), by mask and bias."""
-        shape = (*keep.shape[:-3], self.num_heads, *keep.shape[-2:])
-        if mask is not None:
-            keep = keep & broadcast_mask(mask, shape=shape, name="mask")
-        if bias is not None:
-            keep = keep & (broadcast_array(bias, shape=shape, name="bias") != -jnp.inf)
-        return keep
-
-    def _heads(
+    def _keep(
         self,
-        x: Array,
-        layer: Linear,
-        there: Array,
+        query: Array,
+        context: Array,
+        there: "_Tokens",
         *,
-        norm: LayerNorm | RMSNorm | None = None,
-        positions: Array | None = None,
-    ) -> Array:
+        mask: Array | None,
+        bias: Array | None,
+    ) -> Array | None:
+        """What may be seen [..., h, t, s], an axis 1 where it does not vary; `None`: everything."""
+        shape = (*query.shape[:-2], self.num_heads, query.shape[-2], context.shape[-2])
+        parts = []
+        if there.context_mask is not None or context.shape[-2] == 0:
+            tokens = token_mask(there.context_mask, context, name="context_mask")
+            parts.append(tokens[..., None, None, :])
+        if there.query_mask is not None:
+            tokens = token_mask(there.query_mask, query, name="query_mask")
+            parts.append(tokens[..., None, :, None])
+        if mask is not None:
+            broadcast_mask(mask, shape=shape, name="mask")
+            parts.append(mask)
+        if bias is not None:
+            broadcast_array(bias, shape=shape, name="bias")
+            parts.append(bias != -jnp.inf)
+        if not parts:
+            return None
+        return reduce(jnp.logical_and, [_as_rank(x, len(shape)) for x in parts])
+
+    def _heads(self, x: Array, layer: Linear, *, norm: LayerNorm | RMSNorm | None = None) -> Array:
         heads = layer(x)
         heads = heads.reshape(*heads.shape[:-1], -1, self.head_dim)
-        if norm is not None:
-            heads = norm(heads)
-        if positions is not None:
-            places = jnp.where(there, jnp.broadcast_to(positions, there.shape), 0)
-            heads = rotary_embedding(heads, places, base=self.rope_base)
-        return heads
+        return heads if norm is None else norm(heads)
+
+    def _turned(self, heads: Array, positions: Array, mask: Array | None) -> Array:
+        places = jnp.broadcast_to(positions, heads.shape[:-2])
+        places = places if mask is None else jnp.where(mask, places, 0)
+        return rotary_embedding(heads, places, base=self.rope_base)
 
     def _check(
         self,
@@ -251,6 +316,19 @@ class CrossAttention(nnx.Module):
                     f"{name}_positions must have shape {shapes[0]} or {shapes[1]}, "
                     f"got {positions.shape}"
                 )
+
+
+class _Tokens(NamedTuple):
+    """Which tokens are there, and where."""
+
+    query_mask: Array | None
+    context_mask: Array | None
+    query_positions: Array | None
+    context_positions: Array | None
+
+
+def _as_rank(x: Array, rank: int) -> Array:
+    return x.reshape(*[1] * (rank - x.ndim), *x.shape)
 
 
 def _head_norm(kind: HeadNorm | None, head_dim: int) -> LayerNorm | RMSNorm | None:

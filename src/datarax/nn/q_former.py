@@ -98,13 +98,12 @@ class QFormerLayer(nnx.Module):
         q = queries.shape[-2]
         x = jnp.concatenate([queries, text], axis=-2)
         there = jnp.concatenate([query_mask, text_mask], axis=-1)
-        shape = (*there.shape, there.shape[-1])
         attended = self.self_attention(
             x,
             x,
             query_mask=there,
             context_mask=there,
-            mask=jnp.broadcast_to(sees, shape)[..., None, :, :],
+            mask=sees,
             rng_key=first,
         )
         x = keep_tokens(self.self_attention_norm(x + attended), there)

@@ -165,16 +165,17 @@ class CrossAttentionOperator(TokenOperator):
         query_mask, context_mask, bias, query_positions, context_positions = (
             optional_field(data, name) for name in self.named_fields()
         )
-        attended, weights = self.attention(
-            query,
-            context,
-            query_mask=query_mask,
-            context_mask=context_mask,
-            bias=bias,
-            query_positions=query_positions,
-            context_positions=context_positions,
-            rng_key=random_params,
-            return_weights=True,
-        )
-        outputs = [attended, weights][: len(self.config.output_fields)]
+        options: dict[str, Any] = {
+            "query_mask": query_mask,
+            "context_mask": context_mask,
+            "bias": bias,
+            "query_positions": query_positions,
+            "context_positions": context_positions,
+            "rng_key": random_params,
+        }
+        # With the weights as an output all of them have to be there at once.
+        if len(self.config.output_fields) == 1:
+            outputs = [self.attention(query, context, **options)]
+        else:
+            outputs = list(self.attention(query, context, **options, return_weights=True))
         return self._store_outputs(data, outputs), state, metadata

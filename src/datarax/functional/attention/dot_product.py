@@ -1,12 +1,23 @@
 """Scaled dot-product attention that is exactly 0 where there is nothing to attend to."""
 
 import math
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, overload
 
-import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, Num
 
+from datarax.functional.attention.cudnn import cudnn_attention, fits_cudnn, has_cudnn
+from datarax.functional.attention.query_blocks import (
+    Context,
+    Queries,
+    Weighing,
+    attend,
+    attend_in_blocks,
+    choose_chunk,
+)
 from datarax.functional.checks import (
     accumulation_dtype,
     broadcast_array,
@@ -14,7 +25,6 @@ from datarax.functional.checks import (
     check_floating,
     common_dtype,
 )
-from datarax.functional.masking import masked_softmax
 
 
 @overload
@@ -28,6 +38,7 @@ def dot_product_attention(
     scale: float | None = None,
     dropout: float | int = 0.0,
     rng_key: Array | None = None,
+    chunk: int | None = None,
     return_weights: Literal[False] = False,
 ) -> Array: ...
 
@@ -43,6 +54,7 @@ def dot_product_attention(
     scale: float | None = None,
     dropout: float | int = 0.0,
     rng_key: Array | None = None,
+    chunk: int | None = None,
     return_weights: Literal[True],
 ) -> tuple[Array, Array]: ...
 
@@ -57,6 +69,7 @@ def dot_product_attention(
     scale: float | None = None,
     dropout: float | int = 0.0,
     rng_key: Array | None = None,
+    chunk: int | None = None,
     return_weights: bool = False,
 ) -> Float[Array, "..."] | tuple[Float[Array, "..."], Float[Array, "..."]]:
     r"""Attention of each query to the keys it may see, for each head:
@@ -73,8 +86,11 @@ def dot_product_attention(
       bias: added to the logits, broadcastable to [..., h, t, s]; -inf masks.
       scale: the factor gamma; 1/sqrt(d) for `None`.
       dropout: probability in [0, 1) that a weight is dropped; the others are divided by 1 minus it.
-      rng_key: draws the dropout; `None` turns it off.
-      return_weights: return the weights as well, as they are before dropout.
+      rng_key: draws the dropout of each query by its place; `None` turns it off.
+      chunk: at most so many queries at once, their weights computed again in the backward pass: the
+        memory is chunk * s numbers a head, not t * s. `None`: as many as suit the shapes. At
+        least t: all at once, which forward mode needs.
+      return_weights: return the weights as well, as they are before dropout; all at once.
 
     Returns:
       The output [..., t, h, e] in the dtype of `value`; with `return_weights` also the weights
@@ -85,7 +101,8 @@ def dot_product_attention(
 
     Raises:
       TypeError: if an input is not floating point or `mask` not boolean.
-      ValueError: if the shapes do not fit together, or `dropout` is not in [0, 1).
+      ValueError: if the shapes do not fit together, `dropout` is not in [0, 1), or `chunk` is not
+        positive, or given with `return_weights`.
 
     Reference: Vaswani et al., 2017, arXiv:1706.03762, equation 1; for k < h Ainslie et al., 2023,
       arXiv:2305.13245.
@@ -99,30 +116,91 @@ def dot_product_attention(
     _check(query, key, value, dropout)
     *leading, t, h, d = query.shape
     s, k = key.shape[-3:-1]
-    shape, grouped = (*leading, h, t, s), (*leading, k, h // k, t, s)
-    keep = broadcast_mask(mask, shape=shape, name="mask")
-    if bias is not None:
-        check_floating(bias=bias)
-        bias = broadcast_array(bias, shape=shape, name="bias")
-        keep = keep & (bias != -jnp.inf)
-    if mask is not None or bias is not None:
-        query, key, value = _without_unseen(query, key, value, keep.reshape(grouped))
+    keep, bias = _masks(mask, bias, shape=(*leading, h, t, s), heads=k)
+    if chunk is not None and (chunk < 1 or return_weights):
+        raise ValueError(
+            "chunk must be at least 1 query, and None with return_weights, which holds all of them "
+            f"at once: got chunk={chunk}, return_weights={return_weights}"
+        )
+    weighing = Weighing(1 / math.sqrt(d) if scale is None else scale, dropout)
+    if keep is not None:
+        query, key, value = _without_unseen(query, key, value, keep)
+    drawn = None if dropout == 0 else rng_key
+    free = bias is None and drawn is None and chunk is None and not return_weights
+    if free and has_cudnn() and fits_cudnn(query, key, value, masked=keep is not None):
+        return lax.platform_dependent(
+            query,
+            key,
+            value,
+            keep,
+            cuda=partial(cudnn_attention, scale=weighing.scale),
+            default=lambda *x: _by_heads(*x[:3], _Options(x[3], None, weighing))[0],
+        )
+    options = _Options(keep, bias, weighing, drawn, chunk, return_weights)
+    output, weights = _by_heads(query, key, value, options)
+    return output if weights is None else (output, weights.reshape(*leading, h, t, s))
+
+
+@dataclass(frozen=True)
+class _Options:
+    """Keep and bias [..., k, g, t, s], and what `dot_product_attention` is told."""
+
+    keep: Array | None
+    bias: Array | None
+    weighing: Weighing
+    rng_key: Array | None = None
+    chunk: int | None = None
+    return_weights: bool = False
+
+
+def _by_heads(
+    query: Array, key: Array, value: Array, options: _Options
+) -> tuple[Array, Array | None]:
+    """The output [..., t, h, e], and the weights [..., k, g, t, s] if they are wanted."""
+    *leading, t, h, d = query.shape
+    s, k = key.shape[-3:-1]
+    dtype = value.dtype
     query, key = common_dtype(query, key)
-    wide = accumulation_dtype(query, value)
-    groups = query.reshape(*leading, t, k, h // k, d)
-    logits = jnp.einsum("...tkgd,...skd->...kgts", groups, key, preferred_element_type=wide)
-    logits = logits.reshape(shape) * (1 / math.sqrt(d) if scale is None else scale)
-    if bias is not None:
-        logits = logits + bias.astype(wide)
-    weights = masked_softmax(logits, where=keep)
-    used = weights
-    if rng_key is not None and dropout > 0:
-        kept = jax.random.bernoulli(rng_key, 1 - dropout, shape)
-        used = jnp.where(kept, weights / (1 - dropout), 0)
-    used = used.astype(value.dtype).reshape(grouped)
-    output = jnp.einsum("...kgts,...ske->...tkge", used, value, preferred_element_type=wide)
-    output = output.astype(value.dtype).reshape(*leading, t, h, value.shape[-1])
-    return (output, weights) if return_weights else output
+    weighing = options.weighing
+    if query.dtype == accumulation_dtype(query, value):
+        # Fewer numbers than the logits have; a narrow dtype would be rounded once more.
+        query, weighing = query * weighing.scale, replace(weighing, scale=1.0)
+    groups = jnp.moveaxis(query.reshape(*leading, t, k, h // k, d), -4, -2)
+    places = jnp.arange(t, dtype=jnp.int32)[:, None]
+    queries = Queries(groups, options.keep, options.bias, places)
+    context = Context(jnp.moveaxis(key, -2, -3), jnp.moveaxis(value, -2, -3), options.rng_key)
+    chunk = choose_chunk((*leading, h, t, s)) if options.chunk is None else options.chunk
+    weights = None
+    if chunk < t and not options.return_weights:
+        output = attend_in_blocks(queries, context, weighing, chunk=chunk)
+    else:
+        output, weights = attend(queries, context, weighing)
+    output = jnp.moveaxis(output.astype(dtype), -2, -4)
+    output = output.reshape(*leading, t, h, value.shape[-1])
+    return output, weights if options.return_weights else None
+
+
+def _masks(
+    mask: Array | None, bias: Array | None, *, shape: tuple[int, ...], heads: int
+) -> tuple[Array | None, Array | None]:
+    """What may be seen, and the bias, each [..., k, g, t, s] with 1 where it does not vary."""
+    if mask is not None:
+        broadcast_mask(mask, shape=shape, name="mask")
+        mask = _grouped(mask, len(shape), heads)
+    if bias is None:
+        return mask, None
+    check_floating(bias=bias)
+    broadcast_array(bias, shape=shape, name="bias")
+    bias = _grouped(bias, len(shape), heads)
+    seen = bias != -jnp.inf
+    return (seen if mask is None else mask & seen), bias
+
+
+def _grouped(x: Array, rank: int, heads: int) -> Array:
+    """The array with axes of size 1 in front, its axis of heads split into [k, g]."""
+    x = x.reshape(*[1] * (rank - x.ndim), *x.shape)
+    split = (heads, x.shape[-3] // heads) if x.shape[-3] > 1 else (1, 1)
+    return x.reshape(*x.shape[:-3], *split, *x.shape[-2:])
 
 
 def _without_unseen(
@@ -130,7 +208,8 @@ def _without_unseen(
 ) -> tuple[Array, Array, Array]:
     """Zeros for queries that see nothing and keys that nothing sees; `keep` [..., k, g, t, s]."""
     sees = jnp.any(keep, axis=-1)
-    sees = jnp.moveaxis(sees.reshape(*keep.shape[:-4], -1, keep.shape[-2]), -1, -2)[..., None]
+    *leading, k, g, t, _ = keep.shape
+    sees = jnp.moveaxis(sees.reshape(*leading, k * g, t), -1, -2)[..., None]
     seen = jnp.swapaxes(jnp.any(keep, axis=(-3, -2)), -1, -2)[..., None]
     return jnp.where(sees, query, 0), jnp.where(seen, key, 0), jnp.where(seen, value, 0)
 

@@ -79,34 +79,32 @@ def loop(cost, a, b, epsilon, sweeps):
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("epsilon", [1.0, 0.1, 0.01, 1e-3, 1e-4])
-def test_every_path_makes_the_sweeps_of_the_loop(path, epsilon):
+@pytest.mark.parametrize("wide", [False, True])
+def test_every_path_makes_the_sweeps_of_the_loop(path, wide):
     x, y = points()
     a, b = np.full(21, 1 / 21), np.full(13, 1 / 13)
-    plan, value = loop(squared(x, y), a, b, epsilon, sweeps=12)
-    with jax.enable_x64(True):
-        fine = run(
-            path,
-            jnp.asarray(x),
-            jnp.asarray(y),
-            epsilon=epsilon,
-            relative=False,
-            num_iterations=12,
-            tolerance=0.0,
+    with jax.enable_x64(wide):
+        solve = jax.jit(
+            lambda x, y, epsilon: run(
+                path, x, y, epsilon=epsilon, relative=False, num_iterations=12, tolerance=0.0
+            )
         )
-        np.testing.assert_allclose(fine.plan, plan, rtol=1e-8, atol=1e-12)
-        np.testing.assert_allclose(fine.regularised_cost, value, rtol=1e-10)
-    coarse = run(
-        path, *single(x, y), epsilon=epsilon, relative=False, num_iterations=12, tolerance=0.0
-    )
-    np.testing.assert_allclose(coarse.regularised_cost, value, rtol=2e-5)
-    # A potential is known to 1e-7 of the squared norms, the plan to e to that over epsilon.
-    np.testing.assert_allclose(coarse.plan, plan, rtol=min(0.1, 1e-5 / epsilon), atol=1e-4)
+        dtype = jnp.float64 if wide else jnp.float32
+        for epsilon in (1.0, 0.1, 0.01, 1e-3, 1e-4):
+            plan, value = loop(squared(x, y), a, b, epsilon, sweeps=12)
+            found = solve(*(jnp.asarray(v, dtype) for v in (x, y, epsilon)))
+            # A potential is known to rounding of the squared norms, a plan to that over epsilon.
+            rounding = 50 * float(jnp.finfo(dtype).eps)
+            np.testing.assert_allclose(found.regularised_cost, value, rtol=rounding)
+            np.testing.assert_allclose(found.plan, plan, rtol=rounding / epsilon, atol=1e-9)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("path", PATHS)
-def test_every_problem_takes_every_path(solver, path):
+@pytest.mark.parametrize(
+    ("path", "solver"),
+    [("stored", "unbalanced"), ("stored", "partial"), ("streaming", "partial")]
+    + [pytest.param("streaming", name, marks=pytest.mark.slow) for name in SOLVERS],
+)
+def test_every_problem_takes_every_path(path, solver):
     x, y = single(*points(seed=1))
     masks = {"x_mask": jnp.arange(21) % 5 != 2, "y_mask": jnp.arange(13) != 4}
     options = {"epsilon": 0.1, "num_iterations": 15, "tolerance": 0.0, "solver": solver}
@@ -120,60 +118,61 @@ def test_every_problem_takes_every_path(solver, path):
     assert not np.any(np.asarray(found.plan)[:, 4])
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", ["stored", "streaming"])
 def test_sums_that_lose_terms_are_made_in_the_log_domain(path):
     # The second half of the rows is so far off that its part of exp(-C / epsilon) is 0.
     x = np.concatenate([np.zeros((9, 1)), np.full((9, 1), 40.0)]) + np.arange(18)[:, None] / 10
     y = np.concatenate([np.zeros((7, 1)), np.full((3, 1), 40.0)]) + np.arange(10)[:, None] / 10
-    a, b = np.full(18, 1 / 18), np.full(10, 1 / 10)
-    value = loop(squared(x, y), a, b, 1.0, sweeps=40)[1]
-    found = run(path, *single(x, y), epsilon=1.0, relative=False, num_iterations=40, tolerance=0.0)
-    np.testing.assert_allclose(found.regularised_cost, value, rtol=1e-4)
-    tiny = jnp.asarray([1e-36, *[1 / 9] * 9], jnp.float32)
-    weights = np.asarray(tiny, np.float64)
-    value = loop(squared(x, y), a, weights, 1.0, sweeps=10)[1]
-    cost = (point_cost if path in ("points", "streaming") else transport_cost)(*single(x, y))
-    budget = 0 if path in ("tiled", "streaming") else 2**28
-    options = {"relative": False, "epsilon": 1.0, "num_iterations": 10, "tolerance": 0.0}
-    found = jax.jit(lambda b: sinkhorn(cost, b=b, memory_budget=budget, **options))(tiny)
-    np.testing.assert_allclose(found.regularised_cost, value, rtol=1e-4)
+    make, budget = (point_cost, 0) if path == "streaming" else (transport_cost, 2**28)
+    options = {"relative": False, "epsilon": 1.0, "num_iterations": 20, "tolerance": 0.0}
+    solve = jax.jit(lambda x, y, b: sinkhorn(make(x, y), b=b, memory_budget=budget, **options))
+    for weights in ([1 / 10] * 10, [1e-36, *[1 / 9] * 9]):
+        b = jnp.asarray(weights, jnp.float32)
+        wide = np.asarray(b, np.float64)
+        value = loop(squared(x, y), np.full(18, 1 / 18), wide, 1.0, sweeps=20)[1]
+        np.testing.assert_allclose(solve(*single(x, y), b).regularised_cost, value, rtol=1e-4)
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", ["stored", "streaming"])
 def test_degenerate_sets(path):
-    x, y = single(*points(seed=2))
+    x, y = single(*points(n=12, m=9, seed=2))
+    solve = jax.jit(lambda x, y, mask: run(path, x, y, x_mask=mask))
     one = run(path, x[:1], y[:1])
     np.testing.assert_allclose(one.plan, [[1.0]], rtol=1e-6)
     assert bool(one.converged)
-    same = run(path, jnp.ones((12, 3)), jnp.ones((9, 3)))
+    same = solve(jnp.ones((12, 3)), jnp.ones((9, 3)), jnp.ones(12, bool))
     np.testing.assert_allclose(same.plan, np.full((12, 9), 1 / 108), rtol=1e-5)
-    none = run(path, x, y, x_mask=jnp.zeros(21, bool))
+    none = solve(x, y, jnp.zeros(12, bool))
     assert not np.any(none.plan)
     assert bool(none.converged)
     assert float(none.regularised_cost) == 0
     empty = run(path, x[:0], y)
-    assert empty.plan.shape == (0, 13)
+    assert empty.plan.shape == (0, 9)
     assert bool(empty.converged)
 
 
-@pytest.mark.parametrize("metric", ["squared_euclidean", "cosine"])
+@pytest.mark.parametrize(
+    "metric", ["cosine", pytest.param("squared_euclidean", marks=pytest.mark.slow)]
+)
 def test_streaming_has_the_gradients_of_the_matrix(metric):
     with jax.enable_x64(True):
         x, y = (jnp.asarray(v) for v in points(n=18, m=9, seed=3))
         mask = jnp.arange(18) != 5
-        options = {"epsilon": 0.3, "num_iterations": 3000, "tolerance": 1e-13}
+        options = {"num_iterations": 3000, "tolerance": 1e-13}
 
         def value(make, budget):
-            def at(x, y, logits):
+            def at(x, y, logits, epsilon):
                 cost = make(x, y, metric=metric, a_mask=mask)
                 b = jax.nn.softmax(logits)
-                found = sinkhorn(cost, b=b, a_mask=mask, memory_budget=budget, **options)
+                found = sinkhorn(
+                    cost, b=b, a_mask=mask, epsilon=epsilon, memory_budget=budget, **options
+                )
                 brought = transport_features(found.plan, y, mask=jnp.arange(9) != 2)
                 return found.regularised_cost + found.cost + jnp.sum(brought**2)
 
-            return jax.jit(jax.value_and_grad(at, (0, 1, 2)))
+            return jax.jit(jax.value_and_grad(at, (0, 1, 2, 3)))
 
-        at = x.at[5].set(jnp.nan), y, jnp.linspace(0, 1, 9)
+        at = x.at[5].set(jnp.nan), y, jnp.linspace(0, 1, 9), jnp.asarray(0.3)
         dense, lazy = value(transport_cost, 2**28)(*at), value(point_cost, 0)(*at)
         jax.tree.map(
             lambda p, q: np.testing.assert_allclose(p, q, rtol=1e-9, atol=1e-12), dense, lazy
@@ -181,6 +180,7 @@ def test_streaming_has_the_gradients_of_the_matrix(metric):
         assert not np.any(np.asarray(lazy[1][0])[5])
 
 
+@pytest.mark.slow
 def test_streaming_gradients_are_finite_differences():
     with jax.enable_x64(True):
         x, y = (jnp.asarray(v) for v in points(n=11, m=9, seed=4))
@@ -193,6 +193,7 @@ def test_streaming_gradients_are_finite_differences():
         check_grads(jax.jit(value), at, order=1, modes=["fwd", "rev"], atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_divergence_streams():
     x, y = single(*points(seed=5))
 
@@ -226,14 +227,13 @@ def test_memory_is_of_the_points_alone(monkeypatch):
     n, width = 4096, 128
     shape = jax.ShapeDtypeStruct((n, width), jnp.float32)
 
-    def temporary(count, values):
+    def temporary(count):
         def value(x, y):
-            found = sinkhorn(point_cost(x, y), num_iterations=count, memory_budget=0, tolerance=0.0)
-            brought = jnp.sum(transport_features(found.plan, y) ** 2) if values else 0.0
+            found = sinkhorn(point_cost(x, y), num_iterations=count, memory_budget=0)
+            brought = jnp.sum(transport_features(found.plan, y) ** 2)
             return found.regularised_cost + brought
 
         compiled = jax.jit(jax.grad(value, (0, 1))).lower(shape, shape).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
-    assert temporary(20, False) == temporary(200, False) <= 20 * 2**20
-    assert temporary(20, True) <= 24 * 2**20
+    assert temporary(20) == temporary(200) <= 20 * 2**20

@@ -1,13 +1,13 @@
 """Which pairs of a block of logits count, which is a row's own, and what is read at it."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array
 
 
 class Marks(NamedTuple):
-    """Marks of the rows [n] and columns [m] of a matrix of logits. What is `None` costs nothing.
+    """Arrays of the rows [n] and columns [m] of a matrix of logits; `None` costs nothing.
 
     rows, columns: bool [n], [m], which of them are there.
     row_labels, column_labels: integers [n], [m]; a pair with equal labels counts nowhere in a
@@ -15,11 +15,11 @@ class Marks(NamedTuple):
     own: int32 [n], the column that belongs to each row.
     """
 
-    rows: Array | None = None
-    columns: Array | None = None
-    row_labels: Array | None = None
-    column_labels: Array | None = None
-    own: Array | None = None
+    rows: Any = None
+    columns: Any = None
+    row_labels: Any = None
+    column_labels: Any = None
+    own: Any = None
 
 
 def without_absent(x: Array, where: Array | None) -> Array:

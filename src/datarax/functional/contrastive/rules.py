@@ -31,8 +31,8 @@ def as_arrays(residuals: Any) -> Any:
     return jax.tree.map(jnp.asarray, residuals)
 
 
-def dense_cotangent(cotangent: Any) -> Array | None:
-    """The cotangent of an output, zeros for one that is not used."""
+def dense_cotangent(cotangent: Any) -> Any:
+    """The cotangent of an output, zeros for one that is not used, `None` for none."""
     if isinstance(cotangent, SymbolicZero):
         return jnp.zeros(cotangent.shape, cotangent.dtype)
     return cotangent

@@ -98,9 +98,10 @@ def sigmoid_contrastive(
         else:
             bias = -scale * as_scalar(relative_bias, wide, name="relative_bias")
         if spread is not None:
+            x, y = common_dtype(a, b)
             return _over_mesh(
                 spread,
-                SigmoidRows(*common_dtype(a, b), keep, ids, targets),
+                SigmoidRows(x, y, keep, ids, targets),
                 Line(scale, bias),
                 exchange=Exchange(collective, tile, operand_dtype),
             )

@@ -164,9 +164,10 @@ def info_nce(
             decoupled=decoupled,
             exchange=Exchange(collective, tile, operand_dtype),
         )
+        x, y = common_dtype(a, b)
         return mesh_info_nce(
             spread,
-            MeshRows(*common_dtype(a, b), has_a, has_b, ids),
+            MeshRows(x, y, has_a, has_b, ids),
             scale=as_scalar(logit_scale, wide, name="logit_scale"),
             extra={
                 name: None if x is None else ExtraColumns(x, extra, negatives_ids)

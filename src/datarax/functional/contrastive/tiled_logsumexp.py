@@ -39,8 +39,8 @@ class LogSums(NamedTuple):
     """Of the rows [n] and the columns [m], 0 for those without pairs; and the own logits [n]."""
 
     rows: Array
-    columns: Array | None
-    own: Array | None
+    columns: Any
+    own: Any
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -6,7 +6,7 @@ logit of a row's own column comes from the same product as the log-sum-exp, so t
 nearly 0 keeps its accuracy; only the other columns are added to it.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,8 +33,8 @@ class Columns(NamedTuple):
     """
 
     embeddings: Array
-    where: Array | None = None
-    labels: Array | None = None
+    where: Any = None
+    labels: Any = None
 
 
 class Softmax(NamedTuple):

@@ -15,7 +15,7 @@ A row that does not count is 0 in x, and its sum means nothing. Where the operan
 `Marks.own` is given, the products leave the own pairs out: add `own_slopes` times their rows.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -42,14 +42,14 @@ class Sums(NamedTuple):
     """Of the rows [n]: the losses, the slopes, and the logits that `Marks.own` names."""
 
     losses: Array
-    slopes: Array | None
-    own: Array | None
+    slopes: Any
+    own: Any
 
 
 def sigmoid_sums(x: Array, y: Array, *, line: Line, marks: Marks, tile: int) -> Array:
     """The sums over the columns [n]; one product."""
 
-    def body(carry, block):
+    def body(carry: Any, block: Any) -> tuple[Any, Any]:
         rows, local = block
         signed, _ = _signed_logits(logits_of(rows, y), line, local, marks)
         return carry, jnp.sum(_softplus(signed, _decay(signed)), axis=1)
@@ -68,7 +68,7 @@ def sigmoid_row_gradients(
 ) -> tuple[Sums, Array | None, Array | None]:
     """The sums, G y and G^T x; one product, and one for each of the `sides`."""
 
-    def body(carry, block):
+    def body(carry: Any, block: Any) -> tuple[Any, Any]:
         rows, local = block
         products = logits_of(rows, y)
         signed, positive = _signed_logits(products, line, local, marks)
@@ -92,7 +92,7 @@ def sigmoid_column_gradients(
 ) -> Array:
     """G^T x with the rows of G weighted by `weights` [n]; two products, no scale in it."""
 
-    def body(carry, block):
+    def body(carry: Any, block: Any) -> tuple[Any, Any]:
         rows, local, weight = block
         signed, positive = _signed_logits(logits_of(rows, y), line, local, marks)
         slopes = _slopes(signed, _decay(signed), positive) * weight[:, None]

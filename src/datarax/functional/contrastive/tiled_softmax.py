@@ -21,7 +21,7 @@ Where that dtype is narrow and `Marks.own` is given, W is 0 at the own pairs, wh
 of its rounding: `own_weights` is their whole weight, and goes into `Weights.own`.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -42,9 +42,9 @@ class Statistics(NamedTuple):
 
     row_max: Array
     row_sum: Array
-    column_max: Array | None = None
-    column_sum: Array | None = None
-    own: Array | None = None
+    column_max: Any = None
+    column_sum: Any = None
+    own: Any = None
 
 
 class Weights(NamedTuple):
@@ -59,10 +59,10 @@ class Weights(NamedTuple):
 
     row_lse: Array
     rows: Array
-    column_lse: Array | None = None
-    columns: Array | None = None
-    own: Array | None = None
-    partners: Array | None = None
+    column_lse: Any = None
+    columns: Any = None
+    own: Any = None
+    partners: Any = None
 
 
 class Gradients(NamedTuple):
@@ -82,7 +82,7 @@ def softmax_statistics(
     peak, total = (jnp.full_like(x, value, shape=(m,), dtype=wide) for value in (-jnp.inf, 0))
     start = (peak, total) if columns else None
 
-    def body(carry, block):
+    def body(carry: Any, block: Any) -> tuple[Any, Any]:
         rows, local = block
         products = logits_of(rows, y)
         logits = _excluded(products * scale, local, marks)
@@ -119,7 +119,7 @@ def softmax_gradients(
         start = jnp.zeros_like(x, shape=y.shape, dtype=wide)
     local_weights = weights._replace(column_lse=None, columns=None)
 
-    def body(carry, block):
+    def body(carry: Any, block: Any) -> tuple[Any, Any]:
         rows, local, known = block
         products = logits_of(rows, y)
         logits = _excluded(products * scale, local, marks)
@@ -153,7 +153,7 @@ def softmax_row_gradients(
     """
     wide = accumulation_dtype(x)
 
-    def body(carry, block):
+    def body(carry: Any, block: Any) -> tuple[Any, Any]:
         rows, local = block
         products = logits_of(rows, y)
         logits = _excluded(products * scale, local, marks)
@@ -168,7 +168,7 @@ def softmax_row_gradients(
 
     start = jnp.zeros_like(x, shape=y.shape, dtype=wide) if sides[1] else None
     of_y, (*sums, own, of_x) = scan_rows(body, start, (x, of_rows(marks)), tile=tile)
-    return Statistics(*sums, own=own), of_x, of_y
+    return Statistics(sums[0], sums[1], own=own), of_x, of_y
 
 
 def own_weights(logits: Array, added: Array, weights: Weights, *, marks: Marks) -> Array:

@@ -17,7 +17,7 @@ from typing import Any
 
 from harness import Report, environment, markdown
 
-NAMES = ("dispatch", "contrastive", "attention", "transport", "retrieval", "mesh")
+NAMES = ("dispatch", "contrastive", "multimodal", "attention", "transport", "retrieval", "mesh")
 
 
 def main() -> int:

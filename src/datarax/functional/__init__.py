@@ -132,6 +132,7 @@ from datarax.functional.retrieval import (
     recall_at_k,
     retrieval_metrics,
     true_recall_at_k,
+    two_way_contests,
 )
 from datarax.functional.similarity import (
     cosine_similarity,
@@ -142,9 +143,12 @@ from datarax.functional.similarity import (
 from datarax.functional.text import keep_tokens, mask_tokens
 from datarax.functional.transport import (
     GromovTransport,
+    PointCost,
+    PointPlan,
     Transport,
     gromov_wasserstein,
     partial_sinkhorn,
+    point_cost,
     sinkhorn,
     sinkhorn_divergence,
     transport_cost,
@@ -155,6 +159,8 @@ from datarax.functional.transport import (
 __all__ = [
     "Contest",
     "GromovTransport",
+    "PointCost",
+    "PointPlan",
     "RankedRelevance",
     "Transport",
     "VICRegTerms",
@@ -242,6 +248,7 @@ __all__ = [
     "pairwise_multimodal",
     "pairwise_squared_distance",
     "partial_sinkhorn",
+    "point_cost",
     "power_normalize",
     "power_spectrogram",
     "procrustes_residual",
@@ -280,6 +287,7 @@ __all__ = [
     "triplet",
     "true_recall_at_k",
     "tucker_product",
+    "two_way_contests",
     "unbalanced_sinkhorn",
     "uniformity",
     "vicreg",

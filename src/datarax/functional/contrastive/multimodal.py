@@ -29,6 +29,7 @@ def pairwise_multimodal(
     label_smoothing: float = 0.0,
     decoupled: bool = False,
     ids: Array | None = None,
+    tile: int | None = None,
 ) -> tuple[Float[Array, " n"], Bool[Array, " n"]]:
     r"""A two-modality loss over pairs of M modalities, averaged over the pairs a row is in:
 
@@ -48,6 +49,7 @@ def pairwise_multimodal(
       relative_bias: of `"sigmoid"`, a scalar or [P]; it needs one of the two biases.
       directions, label_smoothing, decoupled: as in `info_nce`; `"sigmoid"` has none of them.
       ids: integers [n]; rows that share one are positives of each other.
+      tile: as in `info_nce`, of each pair.
 
     Returns:
       The losses [n], at least float32 (some code sums over pairs; this is the mean), and bool [n],
@@ -83,7 +85,7 @@ def pairwise_multimodal(
     of_pair = {name: _per_pair(x, len(every), name=name) for name, x in scalars.items()}
     weights = _weights(pair_weights, len(every))
     function: Any = sigmoid_contrastive if loss == "sigmoid" else info_nce
-    options = {} if loss == "sigmoid" else softmax_options
+    options = {"tile": tile} | ({} if loss == "sigmoid" else softmax_options)
     total, count = 0.0, 0.0
     for p, (k, l) in enumerate(every):
         both = masks[k] & masks[l]

@@ -1,7 +1,7 @@
 """Contrast of a modality with several at once by the volume or the triangle that they span."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,21 @@ from datarax.functional.checks import (
     check_rank,
     check_same_shape,
 )
-from datarax.functional.contrastive.rows import check_choice, check_modalities, kept_rows
+from datarax.functional.contrastive.row_blocks import (
+    Similarity,
+    similarity_info_nce,
+    similarity_tile,
+)
+from datarax.functional.contrastive.rows import (
+    as_scalar,
+    check_choice,
+    check_ids,
+    check_label_smoothing,
+    check_modalities,
+    kept_rows,
+)
 from datarax.functional.contrastive.softmax import Directions, info_nce_from_similarity
+from datarax.functional.contrastive.tiles import check_tile, is_dense
 from datarax.functional.masking import safe_l2_norm, safe_l2_normalize
 from datarax.functional.similarity import pairwise_dot_product, pairwise_squared_distance
 
@@ -31,6 +44,7 @@ def volume_contrastive(
     label_smoothing: float = 0.0,
     where: Array | None = None,
     ids: Array | None = None,
+    tile: int | None = None,
 ) -> tuple[Float[Array, " n"], Bool[Array, " n"]]:
     r"""InfoNCE with the logits $L_{ij} = -s\,V(x^1_i, x^2_j, \dots, x^M_j)$.
 
@@ -45,6 +59,8 @@ def volume_contrastive(
       presence: M arrays bool [n]. A modality other than the anchor that a row lacks drops out of
         its volume; a row needs the anchor and one other. A triangle needs all three.
       directions, label_smoothing, where, ids: as in `info_nce`. GRAM smooths by 0.1.
+      tile: rows of the blocks of logits; `None` chooses, and takes small batches whole. In
+        blocks there is a gradient, but no forward mode.
 
     Returns:
       The losses [n], at least float32, in [0, inf), and bool [n], the rows that are in the batch.
@@ -64,6 +80,7 @@ def volume_contrastive(
     """
     masks = check_modalities(embeddings, presence)
     check_choice(shape, Shape, name="shape")
+    check_tile(tile)
     if shape != "volume" and len(embeddings) != 3:
         raise ValueError(f"shape={shape!r} needs 3 modalities, got {len(embeddings)}")
     others = jnp.stack(masks[1:], axis=1)
@@ -73,16 +90,28 @@ def volume_contrastive(
         jnp.where((used & mask)[:, None], x, 0) for x, mask in zip(embeddings, masks, strict=True)
     )
     if shape == "volume":
-        spanned = gram_volume(anchor, rest, presence=masks[1:])
+        columns: Any = _spans(rest, masks[1:], wide=accumulation_dtype(*embeddings))
     else:
-        spanned = triangle_area(anchor, rest[0], rest[1], root=shape == "triangle_root")
-    losses = info_nce_from_similarity(
-        -spanned,
-        logit_scale=logit_scale,
-        directions=directions,
-        label_smoothing=label_smoothing,
-        where=used,
-        ids=ids,
+        columns = tuple(rest)
+    options: dict[str, Any] = {
+        "directions": directions,
+        "label_smoothing": label_smoothing,
+        "where": used,
+        "ids": ids,
+    }
+    n = len(anchor)
+    if is_dense(n, n, tile=tile, operand_dtype=None):
+        logits = _SIMILARITIES[shape](anchor, columns)
+        return info_nce_from_similarity(logits, logit_scale=logit_scale, **options), used
+    wide = jnp.zeros((), accumulation_dtype(*embeddings))
+    check_choice(directions, Directions, name="directions")
+    check_label_smoothing(label_smoothing)
+    check_ids(ids, shape=(n,))
+    if tile is None:
+        tile = similarity_tile(n, arrays=2 * len(embeddings), itemsize=wide.dtype.itemsize)
+    scale = as_scalar(logit_scale, wide, name="logit_scale")
+    losses = similarity_info_nce(
+        _SIMILARITIES[shape], anchor, columns, scale=scale, tile=tile, **options
     )
     return losses, used
 
@@ -125,25 +154,7 @@ def gram_volume(
     """
     masks = check_modalities(others, presence, name="others", least=1)
     _check_widths(anchor=anchor, others=others[0])
-    wide = accumulation_dtype(anchor, *others)
-    rows = jnp.stack([x.astype(wide) for x in others], axis=1)
-    there = jnp.stack(masks, axis=1)
-    rows = jnp.where(there[:, :, None], rows, 0)
-    sizes = jnp.prod(jnp.where(there, safe_l2_norm(rows), 1), axis=1)
-    units, unit = safe_l2_normalize(rows), safe_l2_normalize(anchor.astype(wide))
-    gram = jnp.einsum("mkd,mld->mkl", units, units, precision=jax.lax.Precision.HIGHEST)
-    gram = jnp.where(there[:, :, None] & there[:, None, :], gram, jnp.eye(len(others), dtype=wide))
-    adjugate, determinant = _adjugate(gram)
-    products = jnp.stack(
-        [pairwise_dot_product(unit, units[:, k]) for k in range(len(others))], axis=2
-    )
-    removed = jnp.einsum(
-        "nmk,mkl,nml->nm", products, adjugate, products, precision=jax.lax.Precision.HIGHEST
-    )
-    whole = jnp.sum(unit**2, axis=1)[:, None] * determinant[None, :]
-    threshold = jnp.asarray(32 * jnp.finfo(wide).eps, wide)
-    volume = _root(whole - removed, threshold)
-    return safe_l2_norm(anchor.astype(wide))[:, None] * sizes[None, :] * volume
+    return _volumes(anchor, _spans(list(others), masks, wide=accumulation_dtype(anchor, *others)))
 
 
 def triangle_area(
@@ -188,6 +199,62 @@ def triangle_area(
     largest = jax.lax.stop_gradient(jnp.maximum(aa, jnp.maximum(bb, cc)))
     threshold = 32 * jnp.finfo(wide).eps * largest**2
     return _root(squares - cross**2, jnp.where(threshold > 0, threshold, 1)) / 2
+
+
+class _Spans(NamedTuple):
+    """Of the others of each row: unit vectors, the Gram matrix's adjugate and determinant, and the
+    product of the norms.
+    """
+
+    units: tuple[Array, ...]
+    adjugate: Array
+    determinant: Array
+    size: Array
+
+
+def _spans(others: list[Array], masks: list[Array], *, wide: Any) -> _Spans:
+    rows = jnp.stack([x.astype(wide) for x in others], axis=1)
+    there = jnp.stack(masks, axis=1)
+    rows = jnp.where(there[:, :, None], rows, 0)
+    sizes = jnp.prod(jnp.where(there, safe_l2_norm(rows), 1), axis=1)
+    units = safe_l2_normalize(rows)
+    gram = jnp.einsum("mkd,mld->mkl", units, units, precision=jax.lax.Precision.HIGHEST)
+    gram = jnp.where(there[:, :, None] & there[:, None, :], gram, jnp.eye(len(others), dtype=wide))
+    adjugate, determinant = _adjugate(gram)
+    return _Spans(tuple(units[:, k] for k in range(len(others))), adjugate, determinant, sizes)
+
+
+def _volumes(anchor: Array, spans: _Spans) -> Array:
+    wide = spans.size.dtype
+    norm, unit = safe_l2_norm(anchor.astype(wide)), safe_l2_normalize(anchor.astype(wide))
+    products = [pairwise_dot_product(unit, x) for x in spans.units]
+    whole = jnp.sum(unit**2, axis=1)[:, None] * spans.determinant[None, :]
+    removed = jnp.zeros_like(whole)
+    for k, x in enumerate(products):
+        removed = removed + spans.adjugate[None, :, k, k] * x**2
+        for l in range(k):  # the adjugate of a symmetric matrix is symmetric
+            removed = removed + 2 * spans.adjugate[None, :, k, l] * x * products[l]
+    threshold = jnp.asarray(32 * jnp.finfo(wide).eps, wide)
+    return norm[:, None] * spans.size[None, :] * _root(whole - removed, threshold)
+
+
+def _near_volume(anchor: Array, spans: _Spans) -> Array:
+    return -_volumes(anchor, spans)
+
+
+def _near_triangle(a: Array, others: tuple[Array, Array]) -> Array:
+    return -triangle_area(a, *others, root=False)
+
+
+def _near_triangle_root(a: Array, others: tuple[Array, Array]) -> Array:
+    return -triangle_area(a, *others)
+
+
+_SIMILARITIES: dict[str, Similarity] = {
+    "volume": _near_volume,
+    "triangle": _near_triangle,
+    "triangle_root": _near_triangle_root,
+}
 
 
 def _root(x: Array, threshold: Array) -> Array:

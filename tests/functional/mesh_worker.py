@@ -69,9 +69,14 @@ def on_one_device(case):
     if case.get("uniform"):
         weights = np.full(len(weights), 1 / len(weights))
     settings = case.get("settings", {})
+    starts = range(0, case["rows"], case["rows"] // case["devices"])
 
     def place(loss, pair, line, arrays):
-        return loss(*pair, **line, **arrays, **settings)
+        if case["how"] != "shard_map alone":
+            return loss(*pair, **line, **arrays, **settings)
+        rows = [slice(i, i + case["rows"] // case["devices"]) for i in starts]
+        parts = [({n: x[own] for n, x in arrays.items()}, [x[own] for x in pair]) for own in rows]
+        return jnp.concatenate([loss(*own, **line, **x, **settings) for x, own in parts])
 
     run = objective(LOSSES[case["loss"]], case, place)
     with jax.enable_x64(True):
@@ -103,12 +108,13 @@ def over_devices(case):
         if not how.startswith("shard_map"):
             return loss(*pair, **line, **arrays, **settings)
         rows, every = PartitionSpec("data"), PartitionSpec()
+        axis = None if how == "shard_map alone" else "data"
         return jax.shard_map(
-            lambda pair, line, arrays: loss(*pair, **line, **arrays, **settings, axis_name="data"),
+            lambda pair, line, arrays: loss(*pair, **line, **arrays, **settings, axis_name=axis),
             mesh=mesh,
             in_specs=(rows, every, {name: every if name in SHARED else rows for name in arrays}),
             out_specs=rows,
-            check_vma=how == "shard_map",
+            check_vma=how != "shard_map unchecked",
         )(pair, line, arrays)
 
     arrays = [{n: put(x, n) for n, x in part.items()} for part in split(arrays)]

@@ -37,6 +37,7 @@ VARIANTS = {
     "targets": {"loss": "sigmoid", "arrays": ["where", "targets"]},
 }
 WAYS = ("auto", "explicit", "two axes", "shard_map", "shard_map unchecked")
+ALONE = ("info_nce", "sigmoid", "ids", "unpaired")  # each device with its own negatives only
 
 
 def case(variant, how, form, *, devices, rows):
@@ -55,8 +56,12 @@ FEW = {
     "uneven sigmoid, auto, ring, uneven": case(
         "uneven sigmoid", "auto", "ring", devices=2, rows=13
     ),
+    "info_nce, shard_map alone": case("info_nce", "shard_map alone", None, devices=2, rows=8),
 }
 ALL = {
+    f"{variant}, alone": case(variant, "shard_map alone", None, devices=4, rows=24)
+    for variant in ALONE
+} | {
     f"{variant}, {how}, {form}, {devices}, {rows}": case(
         variant, how, form, devices=devices, rows=rows
     )
@@ -117,7 +122,7 @@ def test_the_sigmoid_ring_moves_columns_and_their_gradient_once(few):
 
 
 @pytest.mark.xdist_group("mesh losses")
-@pytest.mark.parametrize("name", [n for n in FEW if n.startswith("info_nce")])
+@pytest.mark.parametrize("name", [n for n in FEW if n.startswith("info_nce") and "alone" not in n])
 def test_a_device_does_its_share_of_the_products(few, name):
     assert few[name]["share"] == pytest.approx(4)
 
@@ -127,3 +132,10 @@ def test_all_variants_over_all_devices(tmp_path):
     found = outcomes(ALL, tmp_path)
     wrong = {n: x["errors"] for n, x in found.items() if max(x["errors"]) >= 1e-6}
     assert not wrong
+
+
+@pytest.mark.slow
+def test_the_example_of_the_documentation_runs():
+    page = (Path(__file__).parents[2] / "docs/scaling.md").read_text()
+    example = page.split("```python\n")[1].split("```")[0]
+    subprocess.run([sys.executable, "-c", example], check=True, timeout=200)

@@ -91,7 +91,8 @@ def sigmoid_contrastive(
     dense = targets is not None or is_dense(n, n, tile=tile, operand_dtype=operand_dtype)
     if spread is not None or not dense:
         _check_biases(logit_bias, relative_bias)
-        wide = jnp.zeros((), accumulation_dtype(a, b))
+        # Of `a`, and added below: under `shard_map` a gradient is then summed over devices.
+        wide = jnp.zeros_like(a, shape=(), dtype=accumulation_dtype(a, b))
         scale = as_scalar(logit_scale, wide, name="logit_scale")
         if relative_bias is None:
             bias = as_scalar(logit_bias, wide, name="logit_bias")
@@ -105,9 +106,8 @@ def sigmoid_contrastive(
                 Line(scale, bias),
                 exchange=Exchange(collective, tile, operand_dtype),
             )
-        return _tiled(
-            a, b, Line(scale, bias), where=where, ids=ids, tile=tile, operands=operand_dtype
-        )
+        line = Line(scale + wide, bias + wide)
+        return _tiled(a, b, line, where=where, ids=ids, tile=tile, operands=operand_dtype)
     similarity = kept_dot_products(a, b, rows=keep, columns=keep)
     return sigmoid_from_similarity(
         similarity,

@@ -154,7 +154,8 @@ def info_nce(
     _check_read(directions, "a_to_b", negatives_b=negatives_b)
     _check_read(directions, "b_to_a", negatives_a=negatives_a)
     _check_extra(negatives_where, negatives_ids, ids=ids, k=k)
-    wide = jnp.zeros((), accumulation_dtype(a, b))
+    # Of `a`, and added to the scale: under `shard_map` its gradient is then summed over devices.
+    wide = jnp.zeros_like(a, shape=(), dtype=accumulation_dtype(a, b))
     as_optional_scalar(logit_bias, wide, name="logit_bias")
     if spread is not None:
         given = {"a_to_b": negatives_b, "b_to_a": negatives_a}
@@ -180,7 +181,7 @@ def info_nce(
         Columns(a, has_a if masked_a else None),
         Columns(b, has_b if masked_b else None),
         Softmax(
-            as_scalar(logit_scale, wide, name="logit_scale"),
+            as_scalar(logit_scale, wide, name="logit_scale") + wide,
             label_smoothing=label_smoothing,
             decoupled=decoupled,
             tile=tile,

@@ -184,8 +184,8 @@ def _nothing(n: int) -> Contest:
 
 
 def _closed(above: Array, level: Array, right: Array, before: Array, counted: Array) -> Contest:
-    found = (jnp.where(counted, x, 0) for x in (above, level - right, right, before))
-    return Contest(*found, counted)
+    above, level, right, before = (jnp.where(counted, x, 0) for x in (above, level, right, before))
+    return Contest(above, level - right, right, before, counted)
 
 
 def _over_blocks(

@@ -1,6 +1,6 @@
 """What it costs to bring one vector to another: as a matrix, or as the vectors it comes from."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ class PointCost(NamedTuple):
         return self.rows.dtype
 
 
-Cost = Array | PointCost
+Cost: TypeAlias = Array | PointCost
 
 
 def cost_matrix(cost: Cost) -> Array:
@@ -48,7 +48,7 @@ def cost_matrix(cost: Cost) -> Array:
     return jnp.maximum(cost.row_offset[:, None] + cost.column_offset[None, :] - products, 0)
 
 
-def cost_rows(cost: Cost, start: Array, size: int) -> Array:
+def cost_rows(cost: Cost, start: Array | int, size: int) -> Array:
     """The rows [size, m] of the matrix from `start`, which must leave so many.
 
     Example:

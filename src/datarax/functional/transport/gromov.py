@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num, ScalarLike
 
 from datarax.functional.checks import accumulation_dtype, check_floating, check_rank
-from datarax.functional.transport.costs import mean_cost
+from datarax.functional.transport.costs import cost_matrix, mean_cost
 from datarax.functional.transport.marginals import marginals, positive_scalar
 from datarax.functional.transport.potentials import Problem, plan_of, zero_potentials
 from datarax.functional.transport.sweeps import solve
@@ -167,7 +167,7 @@ def _structures(
         jnp.where((mass > 0)[:, None] & (mass > 0)[None, :], cost.astype(wide), 0)
         for cost, mass in ((a_cost, a), (b_cost, b))
     )
-    cross, a, b = (x.astype(wide) for x in (cross, a, b))
+    cross, a, b = (x.astype(wide) for x in (cost_matrix(cross), a, b))
     return _Structures(a_cost, b_cost, cross, a, b, weight)
 
 

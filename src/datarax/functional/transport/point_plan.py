@@ -75,8 +75,9 @@ def _by_rows(
 ) -> Any:
     """What a function makes of tiles of rows of the plan and the cost, for each row."""
     problem, (f, g, h) = plan
-    (n, m), itemsize = plan.shape, plan.dtype.itemsize
-    size = tile_rows(n, m, itemsize=itemsize) if n else 1
+    n, m = plan.shape
+    # Half the rows of a sweep's tile: a derivative holds several of them.
+    size = tile_rows(n, m, itemsize=2 * plan.dtype.itemsize) if n else 1
     known = [x for x in (problem.cost, cost) if x is not None]
     costs = tuple((x.rows, x.row_offset) for x in known)
     rows = (costs, problem.row_weights, problem.row_reference, f)

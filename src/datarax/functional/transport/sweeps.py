@@ -35,7 +35,7 @@ from datarax.functional.transport.potentials import (
 )
 
 MEMORY_BUDGET = 2**28  # bytes: the kernel of 8192 by 8192 in float32
-_TILE_BYTES = 2**21
+_TILE_BYTES = 2**22
 
 
 class _Sides(NamedTuple):
@@ -99,11 +99,11 @@ def solve(
 
 
 def tile_rows(n: int, m: int, *, itemsize: int = 4) -> int:
-    """Rows of a tile: 2 MiB of a matrix [n, m], at least 8, at most all.
+    """Rows of a tile: 4 MiB of a matrix [n, m], at least 8, at most all.
 
     Example:
       >>> tile_rows(4096, 4096), tile_rows(3, 5)
-      (128, 3)
+      (256, 3)
     """
     return min(n, max(8, _TILE_BYTES // (itemsize * max(m, 1))))
 

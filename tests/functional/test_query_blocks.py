@@ -147,6 +147,7 @@ def test_few_logits_are_dense_and_many_are_not():
     assert choose_chunk((2, 8, 1024, 2048), itemsize=8, budget=16 * 2**20) == 64
     assert choose_chunk((64, 8, 4096, 4096), budget=16 * 2**20) == 32
     assert choose_chunk((1, 600, 600), budget=2**30) == 600
+    assert choose_chunk((8, 1024, 2048), budget=16 * 2**20) == 64
 
 
 def test_long_attention_never_holds_all_weights():

@@ -1,6 +1,7 @@
 """Attention to tokens as they are: queries and output absorb their projections."""
 
 import math
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
@@ -93,7 +94,7 @@ def absorbed_attention(
     if drops:
         # A column of ones: its mean is what the dropout left of the weights.
         values = jnp.concatenate([tokens, jnp.ones_like(tokens[..., :1])], axis=-1)
-    options = {"mask": mask, "bias": bias, "dropout": dropout, "rng_key": rng_key}
+    options: dict[str, Any] = {"mask": mask, "bias": bias, "dropout": dropout, "rng_key": rng_key}
     scale = 1 / math.sqrt(d)
     if return_weights:
         mean, weights = dot_product_attention(

@@ -134,7 +134,7 @@ def dot_product_attention(
             value,
             keep,
             cuda=partial(cudnn_attention, scale=weighing.scale),
-            default=lambda *x: _by_heads(*x[:3], _Options(x[3], None, weighing))[0],
+            default=lambda q, k, v, keep: _by_heads(q, k, v, _Options(keep, None, weighing))[0],
         )
     options = _Options(keep, bias, weighing, drawn, chunk, return_weights)
     output, weights = _by_heads(query, key, value, options)

@@ -1,5 +1,6 @@
 """Attention over blocks of queries, so that no matrix of all weights is ever held."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -51,30 +52,29 @@ class Weighing:
 
 
 def choose_chunk(shape: tuple[int, ...], *, itemsize: int = 4, budget: int | None = None) -> int:
-    """How many queries at once, for logits [..., t, s].
+    """How many queries at once, for logits [..., h, t, s].
 
     Args:
-      shape: of the logits.
+      shape: of the logits, [..., h, t, s].
       itemsize: bytes of one logit.
       budget: bytes of a block of logits; `None` takes what suits the default backend.
 
     Returns:
       t for few logits, else the largest power of two that keeps a block within the budget, but
-      not below 32 for its sake.
+      not below 32 for its sake. Without leading axes a quarter of the budget: what is one record
+      here is most often one of a batch that `vmap` hides.
 
     Example:
       >>> choose_chunk((2, 8, 1024, 2048), budget=2**24), choose_chunk((8, 32, 2048))
       (128, 32)
     """
-    *heads, t, s = shape
+    *records, heads, t, s = shape
     if t * s <= DENSE_LOGITS:
         return t
     if budget is None:
         budget = _BLOCK_BYTES.get(jax.default_backend(), _BLOCK_BYTES["cpu"])
-    row = itemsize * s
-    for count in heads:
-        row *= max(count, 1)
-    fitting = max(budget // row, 1)
+    row = itemsize * s * heads * (math.prod(records) if records else 4)
+    fitting = max(budget // max(row, 1), 1)
     return min(t, max(_LEAST_QUERIES, 2 ** (fitting.bit_length() - 1)))
 
 

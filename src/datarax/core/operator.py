@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
-from datarax.core import dispatch, masks, random, spec
+from datarax.core import dispatch, explicit_axes, masks, precision, random, spec
 from datarax.core.config import OperatorConfig
 from datarax.core.counter import BaseKey, Counter
 from datarax.core.element_batch import Batch
@@ -38,6 +38,12 @@ class OperatorModule(DataraxModule, dispatch.HasRuntime):
     Counters (`applied_count`, `skipped_count`) count rows in eager calls and in NNX transforms. In
     plain `jax.jit`, `vmap` and `grad` closures an operator works and counts nothing.
 
+    `op.compute_dtype = "bfloat16"` (or `"float16"`; `"float32"` casts up) casts the floating fields
+    on their way in: the operator computes in it and writes it, fields handed through stay as they
+    are. Parameters, their gradients, statistics and losses stay float32, and sums, norms and
+    exponentials accumulate in it. `model.set_attributes(compute_dtype="bfloat16")` sets it for all
+    operators of a model.
+
     Args:
       config: the configuration.
       rngs: random number generators; required if `config.stochastic`.
@@ -55,6 +61,7 @@ class OperatorModule(DataraxModule, dispatch.HasRuntime):
     ) -> None:
         super().__init__(config, rngs=rngs, name=name)
         self.deterministic = False  # True after op.eval(): nothing is drawn
+        self.compute_dtype: str | None = None
         self.applied_count = Counter(np.zeros((), np.uint32))
         self.skipped_count = Counter(np.zeros((), np.uint32))
         self._adopt_stream()
@@ -273,8 +280,17 @@ class OperatorModule(DataraxModule, dispatch.HasRuntime):
         self.check_batch(batch)
         if batch.batch_size == 0:
             return self._empty(batch, stats)
+        if (rows := explicit_axes.batch_sharding(batch)) is not None:
+            run = OperatorModule._run
+            return explicit_axes.run_in_auto_axes(self, batch, stats, sharding=rows, run=run)
         if stats is None:
             stats = self._call_statistics(batch)
+        if self.compute_dtype is None:
+            return self._transform(batch, stats)
+        cast = batch.replace(data=precision.cast_floating(batch.data, self.compute_dtype))
+        return precision.restore_uncast(batch, cast, self._transform(cast, stats))
+
+    def _transform(self, batch: Batch, stats: dict[str, Any] | None) -> Batch:
         if not self.overrides_apply_batch or self.masks_rows_itself:
             return self.apply_batch(batch, stats)
         rows = batch.where(*self.required_fields)

@@ -1,6 +1,7 @@
 """Small encoders, from raw fields to feature vectors: pictures, outlines and short texts.
 
 Dropout is on in a call that gets a `rng_key`, and off without.
+`encoder.set_attributes(dtype=jnp.bfloat16)` has it compute in bfloat16, its parameters float32.
 """
 
 from collections.abc import Sequence
@@ -117,6 +118,7 @@ class PointEncoder(nnx.Module):
         turns = jnp.pi * points[..., :2, None] * frequencies
         turns = turns.reshape(*points.shape[:2], -1)
         x = jnp.concatenate([points, jnp.sin(turns), jnp.cos(turns)], axis=-1)
+        x = x.astype(self.convolutions[0].dtype or x.dtype)
         each = jnp.max(self.point(jax.nn.gelu(self.hidden(x))), axis=1)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = jax.nn.gelu(norm(convolution(x)))
@@ -191,8 +193,9 @@ class TextEncoder(nnx.Module):
         pieces, owner = hash_ngrams(text, sizes=self.ngrams)
         member = owner[:, None, :] == jnp.arange(self.max_words)[None, :, None]
         count = 1 + jnp.sum(member, axis=2, keepdims=True, dtype=jnp.float32)
+        vectors = self._look_up(pieces % size)
         total = self._look_up(words % size) + jnp.einsum(
-            "nwp,npd->nwd", member.astype(jnp.float32), self._look_up(pieces % size)
+            "nwp,npd->nwd", member.astype(vectors.dtype), vectors
         )
         return jnp.where(exists[..., None], total / jnp.sqrt(count), 0), exists
 

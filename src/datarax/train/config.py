@@ -42,6 +42,7 @@ FUSIONS = (
     "bottleneck",
     "multiplicative",
 )
+COMPUTE_DTYPES = ("float32", "bfloat16")
 CONFIG_FILE = "config.toml"
 _HEADER = "# The configuration of a datarax run: `datarax train` on this file repeats it.\n"
 
@@ -65,6 +66,11 @@ class TrainConfig:
         at_least=1,
         help="records that an encoder holds at once in training (gradient caching: the same "
         "gradients in less memory, for one more forward pass); all of them if left out",
+    )
+    compute_dtype: str = setting(
+        "float32",
+        choices=COMPUTE_DTYPES,
+        help="of activations and products; parameters, gradients and losses are float32",
     )
     learning_rate: float = setting(2e-3, above=0, help="at the end of warm-up; then a cosine to 0")
     weight_decay: float = setting(0.1, at_least=0, help="of AdamW, on matrices only")

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from datarax.core.element_batch import Batch
@@ -93,6 +94,9 @@ class Retriever(nnx.Module):
             ),
             rngs=rngs,
         )
+        if config.compute_dtype != "float32":
+            self.encoders.set_attributes(dtype=jnp.dtype(config.compute_dtype))
+            self.set_attributes(compute_dtype=config.compute_dtype)
 
     def __call__(self, batch: Batch, *, rng_key: jax.Array) -> Batch:
         """The batch with a loss a record, and its scalars in `batch_state["loss"]`.
@@ -132,7 +136,8 @@ class Retriever(nnx.Module):
             features = self.encoders[field](values)
         else:
             raise KeyError(f"no tower for {field!r}; the model has {sorted(self.encoders)}")
-        return self.contrastive.embed(encoded_field(field), features)
+        # Scores of bfloat16 vectors would often tie.
+        return self.contrastive.embed(encoded_field(field), features.astype(jnp.float32))
 
     @property
     def temperature(self) -> float | None:

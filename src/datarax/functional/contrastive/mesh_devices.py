@@ -88,21 +88,21 @@ def spread_of(
     if collective is not None:
         check_choice(collective, Collective, name="collective")
     context = jax.sharding.get_abstract_mesh()
-    names = (axis_name,) if isinstance(axis_name, str) else axis_name or ()
-    if names and set(names) <= set(context.manual_axes):
+    names = {axis_name} if isinstance(axis_name, str) else set(axis_name or ())
+    if axis_name is not None and names <= set(context.manual_axes):
         return Spread(axis_name, None)
     sharding = jax.typeof(x).sharding
     mesh = context if sharding.mesh.empty else sharding.mesh
-    if names and not set(names) <= set(mesh.axis_names):
+    if not names <= (set() if mesh.manual_axes else set(mesh.axis_names)):
         raise ValueError(
             f"axis_name must name an axis of shard_map or of a mesh, got {axis_name!r} and axes "
             f"{list(mesh.axis_names)}: give the arrays a sharding, or call under jax.set_mesh"
         )
-    if mesh.empty or mesh.manual_axes:
+    automatic = mesh.axis_types == (AxisType.Auto,)
+    if mesh.empty or mesh.manual_axes or (automatic and mesh.size == 1):
         return None
-    only = mesh.axis_names[0] if mesh.axis_types == (AxisType.Auto,) else None
-    axis = axis_name or sharding.spec[0] or only
-    return None if axis is None or mesh.size == 1 else Spread(axis, mesh)
+    axis = axis_name or sharding.spec[0] or (mesh.axis_names[0] if automatic else None)
+    return None if axis is None else Spread(axis, mesh)
 
 
 @dataclass(frozen=True)

@@ -187,8 +187,8 @@ def _ring_sums(
         rows, columns, positives, guest = carry
         guest = form.hop(guest)
         found = statistics(guest.y, marks=_marks(labels, guest))
-        rows = merged(*rows, found.row_max, found.row_sum)
-        columns = form.hop(merged(*columns, found.column_max, found.column_sum))
+        rows = merged(found.row_max, found.row_sum, *rows)
+        columns = form.hop(merged(found.column_max, found.column_sum, *columns))
         if positives is not None:
             part = jax.tree.map(jnp.add, positives, _block_positives(x, guest, labels))
             home = form.hop((part.column_sums, part.column_counts))
@@ -196,11 +196,11 @@ def _ring_sums(
         return (rows, columns, positives, guest), None
 
     # What the columns gather on their way starts empty: their own rows are added at home.
-    away = (jnp.full_like(own.column_max, -jnp.inf), jnp.zeros_like(own.column_sum))
+    empty = (jnp.full_like(own.column_max, -jnp.inf), jnp.zeros_like(own.column_sum))
     start = None if positives is None else jax.tree.map(jnp.zeros_like, positives)
-    carry = ((own.row_max, own.row_sum), away, start, guest)
-    (rows, away, others, _), _ = lax.scan(step, carry, None, length=form.count - 1)
-    columns = merged(own.column_max, own.column_sum, *away)
+    carry = ((own.row_max, own.row_sum), empty, start, guest)
+    (rows, (peak, total), others, _), _ = lax.scan(step, carry, None, length=form.count - 1)
+    columns = merged(peak, total, own.column_max, own.column_sum)
     if positives is None:
         found = _own_positives(own.own, labels)
     else:

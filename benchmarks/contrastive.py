@@ -53,7 +53,7 @@ def report(quick: bool) -> Report:
     one_pass(out, sizes[0], rounds=3 if quick else 9)
     rounded(out, sizes[0], rounds=3 if quick else 15)
     memory(out, sizes, large=(2048, 64) if quick else (65536, 256))
-    two_views(out, 64 if quick else 1024, rounds=2 if quick else 3)
+    two_views(out, 64 if quick else 512, rounds=2 if quick else 3)
     traps(out, 256 if quick else 1024)
     out.note(
         "Bare products are tiled as ours are and have nothing between them; every ratio is to the "
@@ -305,14 +305,14 @@ def two_views(out: Report, n: int, *, rounds: int) -> None:
     times = interleaved({k: partial(f, z) for k, f in runs.items()}, rounds=rounds)
     bytes_ = {k: temporary_bytes(f, z) for k, f in runs.items()}
     out.table(
-        f"NT-Xent, {n} pairs of {WIDTH}",
+        f"NT-Xent, {2 * n} rows ({n} pairs) of {WIDTH}",
         [
             {"variant": k, "ms": median_ms(times[k]), "temporaries MiB": bytes_[k] / MIB}
             for k in runs
         ],
     )
     names = ("optax.losses.ntxent", "ours")
-    full = n >= 1024
+    full = n >= 512
     out.limit(
         "NT-Xent: optax / ours, time", paired(times, *names).median, at_least=100 if full else 1
     )

@@ -66,7 +66,10 @@ class Weights(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Of x [n, d], of y [m, d], and of the scale; `None` for a side that is not wanted."""
+    """Of x [n, d], of y [m, d], and of the scale; `None` for a side that is not wanted.
+
+    Without that of x, that of a scale of exactly 0 is that of the own pairs alone.
+    """
 
     x: Array | None
     y: Array | None
@@ -84,15 +87,14 @@ def softmax_statistics(
 
     def body(carry: Any, block: Any) -> tuple[Any, Any]:
         rows, local = block
-        products = logits_of(rows, y)
-        logits = _excluded(products * scale, local, marks)
+        whole = _scaled_logits(rows, y, scale, alike=x is y)
+        logits = _excluded(whole, local, marks)
         row_max, exponentials = _row_exponentials(logits)
         if columns:
             peak = jnp.maximum(carry[0], jnp.max(logits, axis=0))
             total = jnp.sum(jnp.exp(logits - finite(peak)[None, :]), axis=0)
             carry = peak, carry[1] * shrinkage(carry[0], peak) + total
-        own = _own_logits(products, local, scale)
-        return carry, (row_max, jnp.sum(exponentials, axis=1), own)
+        return carry, (row_max, jnp.sum(exponentials, axis=1), picked(whole, local.own))
 
     carry, (row_max, row_sum, own) = scan_rows(body, start, (x, of_rows(marks)), tile=tile)
     peak, total = carry if columns else (None, None)
@@ -118,16 +120,17 @@ def softmax_gradients(
     if start is None and sides[1]:
         start = jnp.zeros_like(x, shape=y.shape, dtype=wide)
     local_weights = weights._replace(column_lse=None, columns=None)
+    unit = jnp.where(scale == 0, 1, scale)
 
     def body(carry: Any, block: Any) -> tuple[Any, Any]:
         rows, local, known = block
-        products = logits_of(rows, y)
-        logits = _excluded(products * scale, local, marks)
+        whole = _scaled_logits(rows, y, scale, alike=x is y)
+        logits = _excluded(whole, local, marks)
         w = known.rows[:, None] * jnp.exp(logits - known.row_lse[:, None])
         if weights.column_lse is not None:
             w += weights.columns[None, :] * jnp.exp(logits - weights.column_lse[None, :])
         w = without_own(w, local.own) if is_narrow(x) else w
-        of_x, of_scale = _row_side(w, rows, y, products=products, known=known, wanted=sides[0])
+        of_x, of_scale = _row_side(w, rows, y, products=whole / unit, known=known, wanted=sides[0])
         carry = carry + scale * weighted_columns(w, rows) if sides[1] else None
         return carry, (None if of_x is None else scale * of_x, of_scale)
 
@@ -155,8 +158,8 @@ def softmax_row_gradients(
 
     def body(carry: Any, block: Any) -> tuple[Any, Any]:
         rows, local = block
-        products = logits_of(rows, y)
-        logits = _excluded(products * scale, local, marks)
+        whole = _scaled_logits(rows, y, scale, alike=x is y)
+        logits = _excluded(whole, local, marks)
         row_max, exponentials = _row_exponentials(logits)
         row_sum = jnp.sum(exponentials, axis=1)
         inverse = 1 / jnp.where(row_sum == 0, 1, row_sum)
@@ -164,7 +167,7 @@ def softmax_row_gradients(
         p = without_own(p, local.own) if is_narrow(x) else p
         of_x = weighted_rows(p, y) if sides[0] else None
         carry = carry + weighted_columns(p, rows) if sides[1] else None
-        return carry, (row_max, row_sum, _own_logits(products, local, scale), of_x)
+        return carry, (row_max, row_sum, picked(whole, local.own), of_x)
 
     start = jnp.zeros_like(x, shape=y.shape, dtype=wide) if sides[1] else None
     of_y, (*sums, own, of_x) = scan_rows(body, start, (x, of_rows(marks)), tile=tile)
@@ -225,9 +228,14 @@ def _excluded(logits: Array, local: Marks, marks: Marks) -> Array:
     return logits
 
 
-def _own_logits(products: Array, local: Marks, scale: Array) -> Array | None:
-    own = picked(products, local.own)
-    return None if own is None else own * scale
+def _scaled_logits(rows: Array, y: Array, scale: Array, *, alike: bool) -> Array:
+    """The scale goes into the rows: times the product, XLA fuses it with the shift into one
+    rounding, so that a row's largest logit is no longer exactly its maximum. A narrow operand
+    would be rounded by it, and a matrix of x with itself would lose its symmetry.
+    """
+    if alike or is_narrow(rows):
+        return logits_of(rows, y) * scale
+    return logits_of(rows * scale, y)
 
 
 def _row_side(

@@ -56,12 +56,12 @@ def of_pairs(rows, scale, *, ids, masks, tile, **options):
 
 LOSSES = {
     "volume": volume,
-    "volume, no ids": functools.partial(volume, ids=None, label_smoothing=0.1),
-    "triangle": functools.partial(volume, shape="triangle", directions="b_to_a"),
     "symile": every_tuple,
     "symile, drawn": drawn,
 }
 SLOWER = {
+    "volume, no ids": functools.partial(volume, ids=None, label_smoothing=0.1),
+    "triangle": functools.partial(volume, shape="triangle", directions="b_to_a"),
     "volume, smoothed": functools.partial(volume, label_smoothing=0.2),
     "volume, a_to_b": functools.partial(volume, directions="a_to_b", presence=None, where=None),
     "triangle_root": functools.partial(volume, shape="triangle_root"),
@@ -98,7 +98,7 @@ def test_blocks_give_the_numbers_of_the_dense_form(name, tile):
     assert all(not np.any(np.asarray(x)[~mask]) for x, mask in zip(of_rows, masks, strict=True))
 
 
-@pytest.mark.parametrize("modalities", [2, 4])
+@pytest.mark.parametrize("modalities", [4, pytest.param(2, marks=pytest.mark.slow)])
 def test_symile_of_other_numbers_of_modalities(modalities):
     rows, masks, _, weights = batch(6, modalities)
     loss = functools.partial(every_tuple, ids=None, masks=[jnp.asarray(x) for x in masks])
@@ -111,10 +111,10 @@ def test_symile_of_other_numbers_of_modalities(modalities):
             np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", ["volume, no ids", "symile"])
+@pytest.mark.parametrize("name", ["symile", pytest.param("volume, no ids", marks=pytest.mark.slow)])
 def test_float32_is_near_float64(name):
     rows, masks, _, weights = batch(dtype=np.float32)
-    loss = functools.partial(LOSSES[name], masks=[jnp.asarray(x) for x in masks])
+    loss = functools.partial((LOSSES | SLOWER)[name], masks=[jnp.asarray(x) for x in masks])
     loss = functools.partial(loss, ids=None)
     tiled, dense = (
         with_gradients(functools.partial(loss, tile=tile), rows, 20.0, weights)

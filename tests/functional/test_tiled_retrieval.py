@@ -68,7 +68,20 @@ def both(queries, targets, ids, masks, *, block_size):
     )
 
 
-@pytest.mark.parametrize("block_size", [7, None])
+@functools.partial(jax.jit, static_argnames="block_size")
+def one_way(queries, targets, ids, masks, *, block_size):
+    return functional.contests(
+        queries,
+        targets,
+        query_ids=ids[0],
+        target_ids=ids[1],
+        query_presence=masks[0],
+        target_presence=masks[1],
+        block_size=block_size,
+    )
+
+
+@pytest.mark.parametrize("block_size", [7, pytest.param(None, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_both_directions_are_those_of_the_matrix(block_size, seed):
     n, m = 23, 31
@@ -83,14 +96,7 @@ def test_both_directions_are_those_of_the_matrix(block_size, seed):
     found = both(*spoiled, ids, masks, block_size=block_size)
     for one, expected in zip(found, both_dense(queries, targets, *ids, *masks), strict=True):
         check(one, expected)
-    many = functional.contests(
-        *map(jnp.asarray, spoiled),
-        query_ids=jnp.asarray(ids[0]),
-        target_ids=jnp.asarray(ids[1]),
-        query_presence=jnp.asarray(masks[0]),
-        target_presence=jnp.asarray(masks[1]),
-        block_size=block_size,
-    )
+    many = one_way(*spoiled, ids, masks, block_size=block_size)
     check(many, found[0])
 
 
@@ -109,7 +115,14 @@ def product(queries, targets):
     return functional.pairwise_dot_product(queries, targets)
 
 
-@pytest.mark.parametrize("kind", ["one to one", "captions", "of no common id"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "captions",
+        pytest.param("one to one", marks=pytest.mark.slow),
+        pytest.param("of no common id", marks=pytest.mark.slow),
+    ],
+)
 def test_copies_tie_exactly_and_random_scores_count_as_the_product_has_them(kind):
     n, m = 150, 150 if kind == "one to one" else 60
     queries, targets = embeddings(n, m, duplicates=True)
@@ -145,17 +158,25 @@ def test_a_positive_that_rounds_otherwise_is_found_out(monkeypatch):
 
 def test_counts_do_not_overflow_where_columns_are_many():
     m = 2**16 + 5
-    found = functional.contests(
-        jnp.ones((1, 1)), jnp.ones((m, 1)), positives=jnp.asarray([m - 1]), block_size=1
+    counted = jax.jit(
+        lambda targets, at: functional.contests(jnp.ones((1, 1)), targets, positives=at)
     )
+    found = counted(jnp.ones((m, 1)), jnp.asarray([m - 1]))
     assert [int(x[0]) for x in found] == [0, m - 1, 1, m - 1, 1]
-    found = functional.contests(
-        jnp.ones((1, 1)), jnp.full((m, 1), 2.0).at[7].set(1.0), positives=jnp.asarray([7])
-    )
+    found = counted(jnp.full((m, 1), 2.0).at[7].set(1.0), jnp.asarray([7]))
     assert [int(x[0]) for x in found] == [m - 1, 0, 1, 0, 1]
 
 
-@pytest.mark.parametrize("ties", ["expected", "lowest_index", "optimistic", "pessimistic"])
+@pytest.mark.parametrize(
+    "ties",
+    [
+        "expected",
+        *(
+            pytest.param(ties, marks=pytest.mark.slow)
+            for ties in ("lowest_index", "optimistic", "pessimistic")
+        ),
+    ],
+)
 def test_measures_of_one_positive_need_no_sort(ties):
     queries, targets = (jnp.asarray(x) for x in embeddings(17, 17))
 
@@ -194,5 +215,5 @@ def test_both_directions_hold_less_than_100_mib_at_100k():
 
 def test_ranks_have_no_slope():
     x = jnp.asarray(embeddings(5, 5)[0])
-    slope = jax.grad(lambda y: functional.ranks(y, x)[0].sum())(x)
+    slope = jax.jit(jax.grad(lambda y: functional.ranks(y, x)[0].sum()))(x)
     assert not slope.any()

@@ -51,9 +51,9 @@ def report(quick: bool) -> Report:
         "Volumes are those of matrices of at least the local rows; `all / U` counts the vectors of "
         "N numbers too. The sigmoid loss has a branch for cotangents that differ between rows, "
         "which a mean does not take; the volume with it stands beside. With 2 devices the ring has "
-        "one hop, which the compiler takes out of its loop: that saves the buffers that a loop "
-        "hands on, so memory grows once from 2 to 3 devices, and is the same for any more. Nothing "
-        "here says how fast it is: 8 virtual devices share the cores of one machine."
+        "one hop, which the compiler takes out of its loop and merges with what stands around: its "
+        "memory differs for that, and is the same for 4 devices as for 8. Nothing here says how "
+        "fast it is: 8 virtual devices share the cores of one machine."
     )
     return result
 

@@ -139,12 +139,6 @@ def test_an_axis_that_no_mesh_has_is_refused(loss):
         loss(rows, rows, logit_scale=1.0, logit_bias=0.0, axis_name="data")
 
 
-def test_a_collective_that_there_is_not_is_refused():
-    rows = jnp.ones((4, 2))
-    with pytest.raises(ValueError, match="collective must be one of"):
-        info_nce(rows, rows, logit_scale=1.0, collective="tree")
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1600)
 def test_all_variants_over_all_devices(tmp_path):

@@ -1,5 +1,6 @@
 """The commands: each checks its arguments, then imports what is slow to import and calls it."""
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,7 +49,13 @@ def datarax(
         typer.echo(context.get_help())
 
 
-@app.command()
+def _settings_help() -> str:
+    """What `--set` takes: a line for each setting."""
+    lines = [f"{f.name}: {f.metadata['setting'].help}" for f in dataclasses.fields(TrainConfig)]
+    return "Settings, for --set or a TOML file:\n\n" + "\n\n".join(lines)
+
+
+@app.command(epilog=_settings_help())
 def train(
     data: Annotated[
         str, typer.Argument(metavar="DATA_OR_TOML", help="`glyphs`, or a TOML file of settings.")

@@ -70,7 +70,7 @@ def test_file_and_name_take_overrides(tmp_path):
     ("text", "said"),
     [
         ("epoch = 3", "unknown key 'epoch': did you mean 'epochs'?"),
-        ("colour = 3", "unknown key 'colour': choose from batch_size, data"),
+        ("colour = 3", "unknown key 'colour': choose from batch_size, compute_dtype"),
         ("epochs = '3'", "epochs: expected a whole number at least 1, got the text '3'"),
         ("epochs = 3.0", "epochs: expected a whole number at least 1, got 3.0"),
         ("epochs = true", "epochs: expected a whole number at least 1, got true"),

@@ -1,17 +1,10 @@
 """Attention of two sequences to each other through one similarity."""
 
-import math
-
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from datarax.functional.checks import (
-    accumulation_dtype,
-    check_floating,
-    check_mask,
-    common_dtype,
-)
-from datarax.functional.masking import masked_softmax
+from datarax.functional.attention.dot_product import dot_product_attention
+from datarax.functional.checks import check_floating, check_mask
 
 
 def co_attention(
@@ -24,7 +17,7 @@ def co_attention(
     mask_b: Array | None = None,
     scale: float | None = None,
 ) -> tuple[Float[Array, "*batch t h f"], Float[Array, "*batch s h e"]]:
-    r"""Each sequence attends to the other, $S_{ts} = \gamma\, a_t \cdot b_s$ computed once a head:
+    r"""Each sequence attends to the other by one similarity, $S_{ts} = \gamma\, a_t \cdot b_s$:
 
     $o^a_t = \sum_s \mathrm{softmax}_s(S_{ts})\, v^b_s$ and
     $o^b_s = \sum_t \mathrm{softmax}_t(S_{ts})\, v^a_t$.
@@ -38,7 +31,8 @@ def co_attention(
     Returns:
       What the tokens of `a` see of `b` and those of `b` of `a`, in the dtypes of the values; the
       softmax is computed in at least float32. A masked token, and one that has nothing to see, gets
-      exactly 0, with gradient 0.
+      exactly 0, with gradient 0. Each side is a `dot_product_attention`: of many tokens no matrix
+      of all weights is held.
 
     Raises:
       TypeError: if an input is not floating point, or a mask not boolean.
@@ -53,26 +47,13 @@ def co_attention(
       [(2, 1, 4), (3, 1, 4)]
     """
     _check(a, b, value_a, value_b)
-    keep_a = _tokens(mask_a, a, name="mask_a")
-    keep_b = _tokens(mask_b, b, name="mask_b")
-    a, value_a = (jnp.where(keep_a[..., None, None], x, 0) for x in (a, value_a))
-    b, value_b = (jnp.where(keep_b[..., None, None], x, 0) for x in (b, value_b))
-    a, b = common_dtype(a, b)
-    wide = accumulation_dtype(a, value_a, value_b)
-    similarity = jnp.einsum("...thd,...shd->...hts", a, b, preferred_element_type=wide)
-    similarity = similarity * (1 / math.sqrt(a.shape[-1]) if scale is None else scale)
-    keep = jnp.broadcast_to(
-        keep_a[..., None, :, None] & keep_b[..., None, None, :], similarity.shape
-    )
-    of_b = masked_softmax(similarity, where=keep, axis=-1)
-    of_a = masked_softmax(similarity, where=keep, axis=-2)
-    seen_b = jnp.einsum(
-        "...hts,...she->...the", of_b.astype(value_b.dtype), value_b, preferred_element_type=wide
-    )
-    seen_a = jnp.einsum(
-        "...hts,...the->...she", of_a.astype(value_a.dtype), value_a, preferred_element_type=wide
-    )
-    return seen_b.astype(value_b.dtype), seen_a.astype(value_a.dtype)
+    keep = None
+    if mask_a is not None or mask_b is not None:
+        keep_a, keep_b = _tokens(mask_a, a, name="mask_a"), _tokens(mask_b, b, name="mask_b")
+        keep = keep_a[..., None, :, None] & keep_b[..., None, None, :]
+    turned = None if keep is None else jnp.swapaxes(keep, -1, -2)
+    seen_b = dot_product_attention(a, b, value_b, mask=keep, scale=scale)
+    return seen_b, dot_product_attention(b, a, value_a, mask=turned, scale=scale)
 
 
 def _tokens(mask: Array | None, x: Array, *, name: str) -> Array:

@@ -151,8 +151,8 @@ class CrossAttention(nnx.Module):
             and keys by `functional.rotary_embedding`; both or none.
           rng_key: draws the dropout; `None` turns it off.
           absorb: see the context as it is and project queries and result instead, which is equal
-            (`functional.absorbed_attention`). `None`: where it takes fewer multiplications and keys
-            are neither normalised nor turned.
+            (`functional.attention.absorbed_attention`). `None`: where it takes fewer
+            multiplications and keys are neither normalised nor turned.
           return_weights: return the weights [..., num_heads, t, s] in at least float32 as well, as
             they are before dropout and gate.
 

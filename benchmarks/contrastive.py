@@ -49,8 +49,8 @@ def report(quick: bool) -> Report:
     out = Report("Contrastive losses")
     sizes = (512,) if quick else (4096, 8192)
     for n in sizes:
-        symmetric(out, n, rounds=3 if quick else (9 if n == 4096 else 5))
-    one_pass(out, sizes[0], rounds=3 if quick else 9)
+        symmetric(out, n, rounds=3 if quick or n > 4096 else 7)
+    one_pass(out, sizes[0], rounds=3 if quick else 7)
     rounded(out, sizes[0], rounds=3 if quick else 15)
     memory(out, sizes, large=(2048, 64) if quick else (65536, 256))
     two_views(out, 64 if quick else 512, rounds=2 if quick else 3)

@@ -174,6 +174,11 @@ def test_build_from_a_table():
     assert op.config.method == "gated"
     resize = build_operator({"operation": "resize", "size": [2, 3], **FIELD})
     assert resize.config.size == (2, 3)
+    half = build_operator({**table, "compute_dtype": "bfloat16"}, rngs=nnx.Rngs(0))
+    spec = {name: jax.ShapeDtypeStruct((w,), jnp.float32) for name, w in op.config.features.items()}
+    written = op.config.output_fields[0]
+    assert op.output_spec(spec)[written].dtype == jnp.float32
+    assert half.output_spec(spec)[written].dtype == jnp.bfloat16
     plain = build_operator({"operation": "alignment", **PAIR})
     assert type(plain.config) is CrossModalOperatorConfig
 
@@ -186,6 +191,7 @@ def test_build_from_a_table():
         ({"operation": "fusion", "metod": "gated"} | FUSION, "'metod'.*did you mean 'method'"),
         ({"operation": "fusion", "method": "gatd"} | FUSION, "method must be one of"),
         ({"operation": "resize", **FIELD}, r"needs \['size'\]"),
+        ({"compute_dtype": "half"} | FUSION, r"compute_dtype must be one of \['float32', .*'half'"),
     ],
 )
 def test_build_says_what_is_wrong(table, message):

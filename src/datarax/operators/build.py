@@ -9,6 +9,7 @@ from flax import nnx
 
 from datarax.core.cross_modal import CrossModalOperator, CrossModalOperatorConfig
 from datarax.core.operator import OperatorModule
+from datarax.core.precision import COMPUTE_DTYPES
 from datarax.operators.alignment import AlignmentOperator
 from datarax.operators.alignment_config import AlignmentOperatorConfig
 from datarax.operators.attention_pool import AttentionPoolOperator, AttentionPoolOperatorConfig
@@ -108,7 +109,8 @@ def build_operator(
     Args:
       table: `operation` and the fields of its config. A table without `method`, `features` or any
         other field of its own gives the operator with the plain `CrossModalOperatorConfig`. Of
-        `"sequential"` and `"one_of"` the field `operators` is a list of such tables.
+        `"sequential"` and `"one_of"` the field `operators` is a list of such tables. Any table may
+        set `compute_dtype`, the dtype in which that operator computes.
       rngs: random number generators.
       name: a name for messages and reports.
 
@@ -128,6 +130,12 @@ def build_operator(
     choices = [*OPERATIONS, *COMPOSITIONS]
     if not isinstance(operation, str) or operation not in choices:
         raise ValueError(f"operation {operation!r} is unknown{_nearest(operation, choices)}")
+    if "compute_dtype" in table:
+        dtype = _compute_dtype(table["compute_dtype"])
+        rest = {key: value for key, value in table.items() if key != "compute_dtype"}
+        built = build_operator(rest, rngs=rngs, name=name)
+        built.compute_dtype = dtype
+        return built
     if operation in COMPOSITIONS:
         return _composition(operation, table, rngs=rngs, name=name)
     own, operator = OPERATIONS[operation]
@@ -177,6 +185,12 @@ def _check_keys(operation: str, table: Mapping[str, Any], known: Sequence[str]) 
             raise ValueError(
                 f"key {key!r} of operation {operation!r} is unknown{_nearest(key, known)}"
             )
+
+
+def _compute_dtype(value: Any) -> str:
+    if value not in COMPUTE_DTYPES:
+        raise ValueError(f"compute_dtype must be one of {list(COMPUTE_DTYPES)}, got {value!r}")
+    return value
 
 
 def _has_plain(operation: str) -> bool:

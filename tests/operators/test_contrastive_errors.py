@@ -166,7 +166,7 @@ def test_a_batch_that_does_not_fit(options, data, error, message):
 def test_matching_needs_its_config_its_rngs_and_a_batch():
     config = MatchingOperatorConfig(**PAIR, ids_field="id")
     plain = CrossModalOperatorConfig(input_fields=["a", "b"], output_fields=["c"])
-    with pytest.raises(ValueError, match="use MatchingOperatorConfig"):
+    with pytest.raises(ValueError, match="needs a MatchingOperatorConfig"):
         MatchingOperator(plain, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="give rngs"):
         MatchingOperator(config)

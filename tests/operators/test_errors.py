@@ -23,12 +23,12 @@ from datarax.operators import (
     FusionOperatorConfig,
     ModalityDropoutConfig,
     NormalizeConfig,
-    ProcrustesOperator,
     ReshapeConfig,
     ResizeConfig,
     Sequential,
     build_operator,
 )
+from datarax.operators.build import OPERATIONS
 
 PAIR = {"input_fields": ["a", "b"], "output_fields": ["c"]}
 FUSION = PAIR | {"features": {"a": 2, "b": 3}, "out_features": 4}
@@ -114,7 +114,7 @@ def test_config_refuses(config, options, message):
 
 def test_operators_refuse_what_they_cannot_do():
     plain = CrossModalOperatorConfig(**PAIR)
-    with pytest.raises(ValueError, match="use CrossAttentionOperatorConfig"):
+    with pytest.raises(ValueError, match="needs a CrossAttentionOperatorConfig"):
         CrossAttentionOperator(plain, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="give rngs"):
         FusionOperator(FusionOperatorConfig(**FUSION))
@@ -162,9 +162,14 @@ def test_traced_windows_move_to_the_nearest_inside():
             call(size=(2, 2), method="area")
 
 
-def test_procrustes_needs_its_config():
-    with pytest.raises(ValueError, match="has a ProcrustesOperatorConfig, got CrossModal"):
-        ProcrustesOperator(CrossModalOperatorConfig(**PAIR))
+OF_THE_PAGE = ("fusion", "cross_attention", "contrastive", "alignment")
+
+
+@pytest.mark.parametrize("operation", [name for name in OPERATIONS if name not in OF_THE_PAGE])
+def test_a_plain_config_is_refused(operation):
+    own, operator = OPERATIONS[operation]
+    with pytest.raises(ValueError, match=rf"needs a {own.__name__}, .* got CrossModal"):
+        operator(CrossModalOperatorConfig(**PAIR), rngs=nnx.Rngs(0))
 
 
 def test_build_from_a_table():

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from datarax.core import Batch, CrossModalOperatorConfig
+from datarax.core import Batch
 from datarax.operators import TransportOperator, TransportOperatorConfig, build_operator
 
 FIELDS = {"input_fields": ["a", "b"], "output_fields": ["loss", "brought", "converged", "plan"]}
@@ -65,12 +65,6 @@ def test_rows_without_both_fields_take_no_part():
 def test_refuses(options, message):
     with pytest.raises(ValueError, match=message):
         TransportOperatorConfig(**FIELDS | options)
-
-
-def test_needs_its_own_config():
-    plain = CrossModalOperatorConfig(input_fields=["a", "b"], output_fields=["loss"])
-    with pytest.raises(ValueError, match="transport has a TransportOperatorConfig, got CrossModal"):
-        TransportOperator(plain)
 
 
 def test_rows_are_related_by_batches_alone():

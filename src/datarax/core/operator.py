@@ -1,7 +1,7 @@
 """Operators: what turns a batch into a batch with new fields."""
 
 import contextlib
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.errors
 import jax
@@ -50,15 +50,22 @@ class OperatorModule(DataraxModule, dispatch.HasRuntime):
       name: a name for messages and reports.
 
     Raises:
-      ValueError: if stochastic without `rngs`, or `rngs` lacks the stream.
+      ValueError: for a config that is no `config_class`; if stochastic without `rngs`, or `rngs`
+        lacks the stream.
     """
 
     config: OperatorConfig
+    config_class: ClassVar[type[OperatorConfig]] = OperatorConfig  # what `config` must be
     checks_structure = True  # an overridden get_output_structure against what apply returns
 
     def __init__(
         self, config: OperatorConfig, *, rngs: nnx.Rngs | None = None, name: str | None = None
     ) -> None:
+        if not isinstance(config, self.config_class):
+            raise ValueError(
+                f"{type(self).__name__} needs a {self.config_class.__name__}, which has its "
+                f"options, got {type(config).__name__}"
+            )
         super().__init__(config, rngs=rngs, name=name)
         self.deterministic = False  # True after op.eval(): nothing is drawn
         self.compute_dtype: str | None = None

@@ -128,6 +128,7 @@ class LogMel(CrossModalOperator):
     """
 
     config: LogMelConfig
+    config_class = LogMelConfig
 
     def apply(
         self,
@@ -173,6 +174,7 @@ class SpecAugment(CrossModalOperator):
     """
 
     config: SpecAugmentConfig
+    config_class = SpecAugmentConfig
 
     def generate_random_params(self, rng: Array, data_shapes: Any) -> dict[str, Array]:
         """Uniform numbers `[B, count, 2]` for `functional.spans`: `time` and `frequency`."""

@@ -47,6 +47,7 @@ class FieldChoice(CrossModalOperator):
     """
 
     config: FieldChoiceConfig
+    config_class = FieldChoiceConfig
 
     @property
     def required_fields(self) -> tuple[str, ...]:

@@ -120,6 +120,7 @@ class Resize(FieldOperator):
     """Resize a picture `[h, w]` or `[h, w, c]` (`functional.resize`), antialiased."""
 
     config: ResizeConfig
+    config_class = ResizeConfig
 
     def transform(self, x: Array, random_params: Any, stats: dict[str, Any] | None) -> Array:
         """The picture in its new size."""
@@ -132,6 +133,7 @@ class Crop(FieldOperator):
     """Cut a window out of a picture `[h, w]` or `[h, w, c]` (`functional.crop`)."""
 
     config: CropConfig
+    config_class = CropConfig
 
     def transform(self, x: Array, random_params: Any, stats: dict[str, Any] | None) -> Array:
         """The window."""
@@ -148,6 +150,7 @@ class Reshape(FieldOperator):
     """Give a record's field another shape."""
 
     config: ReshapeConfig
+    config_class = ReshapeConfig
 
     def transform(self, x: Array, random_params: Any, stats: dict[str, Any] | None) -> Array:
         """The same numbers in the new shape."""
@@ -158,6 +161,7 @@ class Normalize(FieldOperator):
     """Subtract a mean and divide by a deviation (`functional.normalize`)."""
 
     config: NormalizeConfig
+    config_class = NormalizeConfig
 
     def transform(self, x: Array, random_params: Any, stats: dict[str, Any] | None) -> Array:
         """The normalised field.

@@ -146,6 +146,7 @@ class RandomCrop(FieldOperator):
     """
 
     config: RandomCropConfig
+    config_class = RandomCropConfig
 
     def generate_random_params(self, rng: Array, data_shapes: Any) -> Array:
         """(top, left) in the padded picture, int32 `[B, 2]`."""
@@ -179,6 +180,7 @@ class RandomResizedCrop(FieldOperator):
     """
 
     config: RandomResizedCropConfig
+    config_class = RandomResizedCropConfig
 
     def generate_random_params(self, rng: Array, data_shapes: Any) -> Array:
         """Boxes (top, left, height, width), `[B, 4]`, by `functional.resized_crop_box`."""
@@ -205,6 +207,7 @@ class RandomFlip(FieldOperator):
     """Mirror a picture at random (`functional.flip`)."""
 
     config: RandomFlipConfig
+    config_class = RandomFlipConfig
 
     def generate_random_params(self, rng: Array, data_shapes: Any) -> dict[str, Array]:
         """Whether to mirror: bools `[B]`, `horizontal` and `vertical`."""
@@ -232,6 +235,7 @@ class ColorJitter(FieldOperator):
     """
 
     config: ColorJitterConfig
+    config_class = ColorJitterConfig
 
     def generate_random_params(self, rng: Array, data_shapes: Any) -> dict[str, Array]:
         """Factors `[B]` of the steps that are taken, and whether to take them, `apply`."""

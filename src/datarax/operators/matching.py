@@ -121,6 +121,7 @@ class MatchingOperator(CrossModalOperator):
     """
 
     config: MatchingOperatorConfig
+    config_class = MatchingOperatorConfig
     built_from = ("features", "fusion", "hidden_features")
 
     def __init__(
@@ -131,8 +132,6 @@ class MatchingOperator(CrossModalOperator):
         name: str | None = None,
     ) -> None:
         super().__init__(config, rngs=rngs, name=name)
-        if not isinstance(config, MatchingOperatorConfig):
-            raise ValueError("matching needs widths: use MatchingOperatorConfig")
         if rngs is None:
             raise ValueError("a matching head draws its parameters: give rngs")
         self.head = MatchingHead(

@@ -50,6 +50,7 @@ class ModalityDropout(CrossModalOperator):
     """
 
     config: ModalityDropoutConfig
+    config_class = ModalityDropoutConfig
 
     @property
     def required_fields(self) -> tuple[str, ...]:
@@ -143,21 +144,17 @@ class MissingModalityEmbedding(CrossModalOperator):
     """
 
     config: MissingModalityEmbeddingConfig
+    config_class = MissingModalityEmbeddingConfig
     built_from = ("features",)
 
     def __init__(
         self,
-        config: CrossModalOperatorConfig,
+        config: MissingModalityEmbeddingConfig,
         *,
         rngs: nnx.Rngs | None = None,
         name: str | None = None,
     ) -> None:
         super().__init__(config, rngs=rngs, name=name)
-        if not isinstance(config, MissingModalityEmbeddingConfig):
-            raise ValueError(
-                "missing modalities need shapes: use MissingModalityEmbeddingConfig(features="
-                f"{{field: shape}}), got {type(config).__name__}"
-            )
         if rngs is None:
             raise ValueError("the embeddings of missing modalities are drawn: give rngs")
         draw = nnx.initializers.normal(0.02)

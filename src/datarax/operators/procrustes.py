@@ -69,6 +69,7 @@ class ProcrustesOperator(CrossModalOperator):
 
     built_from = ("features", "fit", "reflection", "center")
     config: ProcrustesOperatorConfig
+    config_class = ProcrustesOperatorConfig
 
     def __init__(
         self,
@@ -78,10 +79,6 @@ class ProcrustesOperator(CrossModalOperator):
         name: str | None = None,
     ) -> None:
         super().__init__(config, rngs=rngs, name=name)
-        if not isinstance(config, ProcrustesOperatorConfig):
-            raise ValueError(
-                f"procrustes has a ProcrustesOperatorConfig, got {type(config).__name__}"
-            )
         if config.fit == "stored":
             self.map = ProcrustesMap(
                 config.features, reflection=config.reflection, center=config.center

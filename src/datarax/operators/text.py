@@ -96,6 +96,7 @@ class TokenDropout(CrossModalOperator):
     """
 
     config: TokenDropoutConfig
+    config_class = TokenDropoutConfig
 
     def generate_random_params(self, rng: Array, data_shapes: Any) -> Array:
         """Uniform numbers `[B, t]`; below `rate` a token is dropped."""
@@ -126,6 +127,7 @@ class TokenMasking(CrossModalOperator):
     """
 
     config: TokenMaskingConfig
+    config_class = TokenMaskingConfig
 
     def generate_random_params(self, rng: Array, data_shapes: Any) -> Array:
         """Uniform numbers `[B, t, 3]`: chosen or not, what it becomes, which id."""

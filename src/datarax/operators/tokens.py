@@ -95,11 +95,6 @@ class TokenOperator(CrossModalOperator):
         name: str | None = None,
     ) -> None:
         super().__init__(config, rngs=rngs, name=name)
-        if not isinstance(config, self.config_class):
-            raise ValueError(
-                f"{config.operation} needs sizes: use {self.config_class.__name__}(features="
-                f"{{field: width}}, num_heads=...), got {type(config).__name__}"
-            )
         if rngs is None:
             raise ValueError(f"{config.operation} draws its parameters: give rngs")
         self.build(rngs)

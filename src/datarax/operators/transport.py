@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import jax.numpy as jnp
-from flax import nnx
 from jaxtyping import Array
 
 from datarax.core.config import check_flag
@@ -141,19 +140,7 @@ class TransportOperator(CrossModalOperator):
     """
 
     config: TransportOperatorConfig
-
-    def __init__(
-        self,
-        config: CrossModalOperatorConfig,
-        *,
-        rngs: nnx.Rngs | None = None,
-        name: str | None = None,
-    ) -> None:
-        super().__init__(config, rngs=rngs, name=name)
-        if not isinstance(config, TransportOperatorConfig):
-            raise ValueError(
-                f"transport has a TransportOperatorConfig, got {type(config).__name__}"
-            )
+    config_class = TransportOperatorConfig
 
     def check_batch(self, batch: Batch) -> None:
         """Raise as `CrossModalOperator.check_batch`, and if a mask field is missing."""

@@ -1,6 +1,7 @@
 """InfoNCE, from embeddings or from ready similarity matrices."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -124,17 +125,13 @@ def info_nce(
     n, d = a.shape
     has_a = keep & kept_rows(where_a, n=n, name="where_a")
     has_b = keep & kept_rows(where_b, n=n, name="where_b")
-    k = _extra_columns(
-        {"negatives_a": negatives_a, "negatives_b": negatives_b}, axis=0, fixed=d, axes="[k, d]"
-    )
+    given = {"negatives_a": negatives_a, "negatives_b": negatives_b}
+    k = _extra_columns(given, axis=0, fixed=d, axes="[k, d]")
     extra = kept_rows(negatives_where, n=k, name="negatives_where")
     spread = spread_of(a, axis_name, collective=collective)
     if spread is None and is_dense(n, n + k, tile=tile, operand_dtype=operand_dtype):
         similarity = kept_dot_products(a, b, rows=has_a, columns=has_b)
-        more = [
-            None if x is None else kept_dot_products(rows, x, rows=has, columns=extra)
-            for x, rows, has in ((negatives_a, b, has_b), (negatives_b, a, has_a))
-        ]
+        sides = (("negatives_a", b, has_b), ("negatives_b", a, has_a))
         return info_nce_from_similarity(
             similarity,
             logit_scale=as_scalar(logit_scale, similarity, name="logit_scale"),
@@ -145,11 +142,14 @@ def info_nce(
             where_a=where_a,
             where_b=where_b,
             ids=ids,
-            negatives_a=more[0],
-            negatives_b=more[1],
             negatives_where=negatives_where,
             negatives_ids=negatives_ids,
             decoupled=decoupled,
+            **{
+                name: kept_dot_products(rows, x, rows=has, columns=extra)
+                for name, rows, has in sides
+                if (x := given[name]) is not None
+            },
         )
     _check_read(directions, "a_to_b", negatives_b=negatives_b)
     _check_read(directions, "b_to_a", negatives_a=negatives_a)
@@ -157,42 +157,28 @@ def info_nce(
     # Of `a`, and added to the scale: under `shard_map` its gradient is then summed over devices.
     wide = jnp.zeros_like(a, shape=(), dtype=accumulation_dtype(a, b))
     as_optional_scalar(logit_bias, wide, name="logit_bias")
+    scale = as_scalar(logit_scale, wide, name="logit_scale")
+    more = {"a_to_b": negatives_b, "b_to_a": negatives_a}
     if spread is not None:
-        given = {"a_to_b": negatives_b, "b_to_a": negatives_a}
         options = MeshOptions(
-            tuple(given) if directions == "both" else (directions,),
+            tuple(more) if directions == "both" else (directions,),
             label_smoothing=label_smoothing,
             decoupled=decoupled,
             exchange=Exchange(collective, tile, operand_dtype),
         )
         x, y = common_dtype(a, b)
-        return mesh_info_nce(
-            spread,
-            MeshRows(x, y, has_a, has_b, ids),
-            scale=as_scalar(logit_scale, wide, name="logit_scale"),
-            extra={
-                name: None if x is None else ExtraColumns(x, extra, negatives_ids)
-                for name, x in given.items()
-            },
-            options=options,
-        )
+        rows = MeshRows(x, y, has_a, has_b, ids)
+        columns = _each(more, lambda x: ExtraColumns(x, extra, negatives_ids))
+        return mesh_info_nce(spread, rows, scale=scale, extra=columns, options=options)
     masked_a, masked_b = (where is not None or x is not None for x in (where_a, where_b))
+    softmax = Softmax(scale + wide, label_smoothing, decoupled, tile, operand_dtype)
     return directed(
         Columns(a, has_a if masked_a else None),
         Columns(b, has_b if masked_b else None),
-        Softmax(
-            as_scalar(logit_scale, wide, name="logit_scale") + wide,
-            label_smoothing=label_smoothing,
-            decoupled=decoupled,
-            tile=tile,
-            operands=operand_dtype,
-        ),
+        softmax,
         directions=directions,
         labels=None if ids is None else joint_labels(ids, negatives_ids, k=k),
-        extra={
-            "a_to_b": None if negatives_b is None else Columns(negatives_b, negatives_where),
-            "b_to_a": None if negatives_a is None else Columns(negatives_a, negatives_where),
-        },
+        extra=_each(more, lambda x: Columns(x, negatives_where)),
     )
 
 
@@ -305,6 +291,11 @@ def _one_direction(
         label_smoothing=label_smoothing,
         decoupled=decoupled,
     )
+
+
+def _each(given: dict[str, Array | None], make: Callable[[Array], Any]) -> dict[str, Any]:
+    """What `make` makes of each array that is given, `None` of the others."""
+    return {name: None if x is None else make(x) for name, x in given.items()}
 
 
 def _matches(ids: Array | None, negatives_ids: Array | None, *, n: int, k: int) -> Array:

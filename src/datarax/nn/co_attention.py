@@ -44,7 +44,8 @@ class CoAttention(nnx.Module):
 
     Example:
       >>> attend = CoAttention((4, 6), num_heads=2, head_dim=8, rngs=nnx.Rngs(0))
-      >>> [x.shape for x in attend([jnp.ones((3, 4)), jnp.ones((5, 6))])]
+      >>> tokens = [jnp.ones((3, 4)), jnp.ones((5, 6))]
+      >>> [x.shape for x in nnx.eval_shape(attend, tokens)]
       [(3, 4), (5, 6)]
     """
 

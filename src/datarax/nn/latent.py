@@ -100,7 +100,7 @@ class LatentFusion(nnx.Module):
     Example:
       >>> fuse = LatentFusion((4, 6), 3, latent_features=8, num_latents=2, num_heads=2,
       ...                     rngs=nnx.Rngs(0))
-      >>> fuse([jnp.ones((5, 4)), jnp.ones((7, 6))]).shape
+      >>> nnx.eval_shape(fuse, [jnp.ones((5, 4)), jnp.ones((7, 6))]).shape
       (3,)
     """
 

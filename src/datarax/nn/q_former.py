@@ -139,7 +139,7 @@ class QFormerBlock(nnx.Module):
 
     Example:
       >>> block = QFormerBlock(8, 6, num_queries=2, num_layers=1, num_heads=2, rngs=nnx.Rngs(0))
-      >>> block(jnp.ones((5, 6)))[0].shape
+      >>> nnx.eval_shape(block, jnp.ones((5, 6)))[0].shape
       (2, 8)
     """
 

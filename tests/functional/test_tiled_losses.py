@@ -13,6 +13,8 @@ from datarax.functional import (
     nt_xent,
     sigmoid_contrastive,
     supervised_contrastive,
+    symile,
+    volume_contrastive,
 )
 from datarax.functional.contrastive.tiles import choose_tile
 
@@ -37,6 +39,12 @@ def queue(a, b, s, c, **options):
     more = {"negatives_a": 0.3 * b[:9], "negatives_b": 0.5 * a[:9]}
     if "directions" in options:
         more.pop("negatives_a")
+    return info_nce(a, b, logit_scale=s, logit_bias=c, **more, **options)
+
+
+def lopsided(a, b, s, c, **options):
+    """Extra columns for one direction alone, with ids below and among those of the rows."""
+    more = {"negatives_b": 0.5 * a[:9], "negatives_ids": jnp.arange(-4, 5)}
     return info_nce(a, b, logit_scale=s, logit_bias=c, **more, **options)
 
 
@@ -76,6 +84,7 @@ FORMS = {
     "one way, weighted": (nce, weighted, {"directions": "a_to_b", "where": WHERE, "ids": IDS}),
     "queue": (queue, weighted, {"ids": IDS, "label_smoothing": 0.2}),
     "queue, one way": (queue, kept_mean, {"directions": "a_to_b", "where": WHERE}),
+    "queue of one side": (lopsided, weighted, {"ids": IDS, "where": WHERE}),
     "decoupled": (nce, weighted, {"decoupled": True, "where": WHERE}),
     "sigmoid": (sigmoid, mean, {}),
     "sigmoid, weighted": (relative, weighted, {"where": WHERE, "ids": IDS}),
@@ -83,11 +92,18 @@ FORMS = {
     "nt_xent": (views, weighted, {"where": WHERE, "decoupled": True}),
     "supervised": (labelled, weighted, {"where": WHERE}),
 }
-GATE = ("both, masked ids", "one way, masked", "queue, one way", "sigmoid, weighted", "nt_xent")
+GATE = (
+    "both, masked ids",
+    "one way, masked",
+    "queue, one way",
+    "queue of one side",
+    "sigmoid, weighted",
+    "nt_xent",
+)
 
 
-def gradients(form, *, tile, **more):
-    """Of the objective with respect to everything, and the losses."""
+def gradients(form, *, tile, sides=(0, 1, 2, 3), **more):
+    """Of the objective with respect to the sides, and the losses."""
     run, reduce, options = FORMS[form]
     arrays = {k: jnp.asarray(v) for k, v in options.items() if isinstance(v, np.ndarray)}
     options = {**options, **arrays, **more}
@@ -96,7 +112,7 @@ def gradients(form, *, tile, **more):
         losses = run(a, b, s, c, tile=tile, **options)
         return reduce(losses, options.get("where")), losses
 
-    return jax.grad(objective, (0, 1, 2, 3), has_aux=True)
+    return jax.grad(objective, sides, has_aux=True)
 
 
 @pytest.mark.parametrize(
@@ -235,6 +251,58 @@ def test_mapped_over_batches_equals_a_loop():
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
     for x, y in zip(summed, looped[1], strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["both, masked ids", "one way, weighted", "nt_xent"])
+def test_scale_of_zero_has_its_gradient_without_that_of_a(form):
+    a, b = embeddings()
+    sides = (2,) if form == "nt_xent" else (1, 2)
+    found, exact = jax.jit(
+        lambda *x: [gradients(form, tile=tile, sides=sides)(*x)[0] for tile in (TILE, None)]
+    )(a, b, 0.0, 0.0)
+    for x, y in zip(found, exact, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["one way", "sigmoid"])
+def test_derivative_of_a_gradient_in_weights_that_are_equal(form):
+    """As in learning to weigh rows: the gradient formed for equal weights depends on each."""
+    run, _, options = FORMS[form]
+    a, b, along = embeddings(count=3)
+
+    def moved(weights, b, tile):
+        def objective(b):
+            return weights @ run(a, b, 3.0, -1.0, tile=tile, **options)
+
+        return jnp.vdot(along, jax.grad(objective)(b))
+
+    found, exact = jax.jit(lambda *x: [jax.grad(moved, (0, 1))(*x, tile) for tile in (TILE, None)])(
+        jnp.ones(N), b
+    )
+    for x, y in zip(found, exact, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
+
+
+def volume(a, b, s, c, **options):
+    return volume_contrastive([a, b, a * b], logit_scale=s, **options)[0]
+
+
+def tuples(a, b, s, c, **options):
+    return symile([a, b, a + b], logit_scale=s, **options)[0]
+
+
+@pytest.mark.parametrize("run", [views, labelled, volume, tuples])
+def test_a_device_alone_under_shard_map_has_types(run):
+    """Its arrays vary over the axis and the scale does not, which is a matter of tracing."""
+    mesh = jax.make_mesh((1,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows, whole = jax.sharding.PartitionSpec("x"), jax.sharding.PartitionSpec()
+
+    def loss(a, b, s):
+        return jax.lax.pmean(jnp.mean(run(a, b, s, 0.0, tile=TILE)), "x")
+
+    spread = jax.shard_map(loss, mesh=mesh, in_specs=(rows, rows, whole), out_specs=whole)
+    found = jax.eval_shape(jax.grad(spread, (0, 1, 2)), *embeddings(), jnp.float32(3.0))
+    assert [x.shape for x in found] == [(N, D), (N, D), ()]
 
 
 @pytest.mark.parametrize("form", ["both", "one way", "sigmoid", "views"])

@@ -82,7 +82,8 @@ def _sums(shape: _Shape, rows: tuple[Array, ...], scale: Array, used: Array) -> 
         mass = mass * jnp.exp(_finite(peak) - _finite(higher)) + part
         return (higher, mass, own + matched), None
 
-    zero = jnp.zeros((len(rows), used.shape[0]), scale.dtype)
+    # `_like` the scale: under `shard_map` the carry of a loop must vary over devices as its body.
+    zero = jnp.zeros_like(scale, shape=(len(rows), used.shape[0]))
     (peak, mass, own), _ = lax.scan(step, (zero - jnp.inf, zero, zero[0]), _steps(shape, rows))
     return _finite(peak) + jnp.log(jnp.where(mass > 0, mass, 1)), own
 

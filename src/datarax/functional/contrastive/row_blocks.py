@@ -107,7 +107,8 @@ def _sums(
         mass = mass * jnp.exp(_finite(peak) - _finite(higher)) + part.lse
         return (higher, mass, _plus(own, part.own), _plus(total, part.total)), by_row
 
-    zero = jnp.zeros(n, scale.dtype)
+    # `_like` the scale: under `shard_map` the carry of a loop must vary over devices as its body.
+    zero = jnp.zeros_like(scale, shape=(n,))
     start = (zero - jnp.inf, zero, None if ids is None else zero, zero if options.totals else None)
     (peak, mass, own, total), by_row = scan_rows(
         body, start, (rows, _index(n), where, ids), tile=options.tile

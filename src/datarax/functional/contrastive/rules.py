@@ -1,6 +1,8 @@
 """Parts of a `custom_vjp` rule that skips what is not differentiated (`symbolic_zeros`)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -39,10 +41,26 @@ def dense_cotangent(cotangent: Any) -> Any:
 
 
 def level_of(g: Array, rows: Array | None) -> tuple[Array, Array]:
-    """The cotangent of the rows that are there, and whether they have but one."""
+    """The cotangent of the rows that are there, and whether they have but one.
+
+    A constant: what is formed with it owes its derivative in g to `slope_alone`.
+    """
+    g = jax.lax.stop_gradient(g)
     here = jnp.ones(g.shape, bool) if rows is None else rows
     top = jnp.max(g, initial=-jnp.inf, where=here)
     return jnp.where(jnp.any(here), top, 0), jnp.all((g == top) | ~here)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def slope_alone(linear: Callable[..., Any], g: Array, *others: Any) -> Any:
+    """Zeros, with the derivative in g of `linear(g, *others)`, which is linear in g."""
+    like = jax.eval_shape(linear, g, *others)
+    return jax.tree.map(lambda x: jnp.zeros_like(g, shape=x.shape, dtype=x.dtype), like)
+
+
+@slope_alone.defjvp
+def _slope_alone(linear: Callable[..., Any], primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+    return slope_alone(linear, *primals), linear(tangents[0], *primals[1:])
 
 
 def as_cotangent(gradient: Array | None, primal: Array, *, wanted: bool) -> Array | None:

@@ -12,7 +12,14 @@ from jax import lax
 from jaxtyping import Array
 
 from datarax.functional.contrastive.marks import Marks, with_diagonal
-from datarax.functional.contrastive.rules import Sides, as_arrays, as_cotangent, level_of, values_of
+from datarax.functional.contrastive.rules import (
+    Sides,
+    as_arrays,
+    as_cotangent,
+    level_of,
+    slope_alone,
+    values_of,
+)
 from datarax.functional.contrastive.tiled_sigmoid import (
     Line,
     own_slopes,
@@ -57,8 +64,12 @@ def _backward(tiling: Tiling, residuals: Any, g: Array) -> tuple:
     d_x = d_y = d_scale = None
     if of_y is not None:
         level, equal = level_of(g, marks.rows)
-        again = partial(sigmoid_column_gradients, xs, ys, line=line, marks=marks, weights=g)
-        d_y = lax.cond(equal, lambda: level * of_y, partial(again, tile=tiling.tile))
+        again, others = partial(_columns_again, tiling.tile), (xs, ys, line, marks)
+        d_y = lax.cond(
+            equal,
+            lambda: level * of_y + slope_alone(again, g, *others),
+            lambda: again(g, *others),
+        )
         if own is not None:
             d_y = d_y.at[:n].add(own[:, None] * xs.astype(wide))
         d_scale = jnp.sum(row_dot_products(d_y, ys))
@@ -74,6 +85,10 @@ def _backward(tiling: Tiling, residuals: Any, g: Array) -> tuple:
     )
     sided = zip(gradients, (x, y), (sides.x, sides.y), strict=True)
     return (*(as_cotangent(d, p, wanted=want) for d, p, want in sided), of_line, None)
+
+
+def _columns_again(tile: int, g: Array, x: Array, y: Array, line: Line, marks: Marks) -> Array:
+    return sigmoid_column_gradients(x, y, line=line, marks=marks, weights=g, tile=tile)
 
 
 sigmoid_rows.defvjp(_forward, _backward, symbolic_zeros=True)

@@ -91,9 +91,10 @@ def supervised_contrastive(
     if whole and not (tile is None and operand_dtype is None):
         raise ValueError("targets and a teacher are taken whole: expected no tile and no dtype")
     if not whole and not is_dense(n, n, tile=tile, operand_dtype=operand_dtype):
-        zero = jnp.zeros((), accumulation_dtype(a, contrasts))
+        # Added to the scale: under `shard_map` its gradient is then summed over devices.
+        zero = jnp.zeros_like(a, shape=(), dtype=accumulation_dtype(a, contrasts))
         scale = as_scalar(logit_scale, zero, name="logit_scale")
-        options = Softmax(scale, tile=tile, operands=operand_dtype)
+        options = Softmax(scale + zero, tile=tile, operands=operand_dtype)
         labels = None if ids is None else joint_labels(ids, None, k=0)
         if b is None:
             return among_labels(without_absent(a, where), options, labels=labels, where=where)

@@ -75,6 +75,8 @@ def symile(
         n = len(rows[0])
         if is_dense(n ** (len(rows) - 1), n, tile=tile):
             return _every_tuple(rows, scale, used=used), used
+        # Of the rows: under `shard_map` its gradient is then summed over devices.
+        scale = scale + jnp.zeros_like(rows[0], shape=())
         return tuple_info_nce(rows, scale, used=used, tile=tile), used
     keys = jax.random.split(key, len(rows))
     parts = [

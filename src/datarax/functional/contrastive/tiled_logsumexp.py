@@ -20,6 +20,7 @@ from datarax.functional.contrastive.rules import (
     as_cotangent,
     dense_cotangent,
     level_of,
+    slope_alone,
     values_of,
 )
 from datarax.functional.contrastive.tiled_softmax import (
@@ -119,14 +120,19 @@ def _row_backward(tiling: Tiling, residuals: Any, cotangents: Any) -> tuple:
     n = x.shape[0]
     xs, ys = (narrowed(v, tiling.operands) for v in (x, y))
     marks = with_diagonal(marks, xs)
-    weights = _weights(stats, g, None)
-    own = own_weights(stats.own, q, weights, marks=marks) if is_narrow(xs) else q
+    own = q
+    if is_narrow(xs):
+        own = own_weights(stats.own, q, _weights(stats, g, None), marks=marks)
     d_x = d_y = d_scale = None
     if of_y is not None:
-        again = partial(_columns_again, xs, ys, scale=scale, marks=marks, tile=tiling.tile)
+        again, others = partial(_columns_again, tiling.tile), (xs, ys, scale, marks, stats)
         level, equal = level_of(g, marks.rows)
-        formed = partial(_columns_formed, of_y, ys, factor=level, scale=scale)
-        d_y, d_scale = lax.cond(equal, formed, partial(again, weights=weights))
+
+        def formed() -> tuple[Array, Array]:
+            found = _columns_formed(of_y, ys, factor=level, scale=scale)
+            return jax.tree.map(jnp.add, found, slope_alone(again, g, *others))
+
+        d_y, d_scale = lax.cond(equal, formed, lambda: again(g, *others))
         d_y = d_y.at[:n].add(_mirrored(xs, own, scale))
         d_scale = d_scale + jnp.sum(own * row_dot_products(xs, ys[:n]))
     if of_x is not None:
@@ -205,8 +211,9 @@ def _columns_formed(of_y: Array, y: Array, *, factor: Array, scale: Array) -> tu
 
 
 def _columns_again(
-    x: Array, y: Array, *, scale: Array, marks: Marks, weights: Weights, tile: int
+    tile: int, g: Array, x: Array, y: Array, scale: Array, marks: Marks, stats: Statistics
 ) -> tuple[Array, Array]:
+    weights = _weights(stats, g, None)
     found = softmax_gradients(
         x, y, scale=scale, marks=marks, weights=weights, tile=tile, sides=(False, True)
     )

@@ -93,8 +93,12 @@ def directed(
 ) -> Array:
     """The losses over blocks: one matrix for both directions, unless each has more columns."""
     n = a.embeddings.shape[0]
+    # Of the rows alone, in [0, n): a direction without more columns has but n of them.
+    own_labels = labels
+    if labels is not None and labels.shape[0] > n:
+        own_labels = joint_labels(labels[:n], None, k=0)
     a, b = (
-        Columns(without_absent(x, side.where), side.where, None if labels is None else labels[:n])
+        Columns(without_absent(x, side.where), side.where, own_labels)
         for side, x in zip((a, b), common_dtype(a.embeddings, b.embeddings), strict=True)
     )
     if directions == "both" and extra["a_to_b"] is None and extra["b_to_a"] is None:

@@ -66,10 +66,7 @@ class Weights(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Of x [n, d], of y [m, d], and of the scale; `None` for a side that is not wanted.
-
-    Without that of x, that of a scale of exactly 0 is that of the own pairs alone.
-    """
+    """Of x [n, d], of y [m, d], and of the scale; `None` for a side that is not wanted."""
 
     x: Array | None
     y: Array | None
@@ -120,11 +117,12 @@ def softmax_gradients(
     if start is None and sides[1]:
         start = jnp.zeros_like(x, shape=y.shape, dtype=wide)
     local_weights = weights._replace(column_lse=None, columns=None)
-    unit = jnp.where(scale == 0, 1, scale)
+    # The products are the logits over it: it is never 0, and e^(2^-60) is 1.
+    unit = scale + jnp.where(scale == 0, 2.0**-60, 0)
 
     def body(carry: Any, block: Any) -> tuple[Any, Any]:
         rows, local, known = block
-        whole = _scaled_logits(rows, y, scale, alike=x is y)
+        whole = _scaled_logits(rows, y, unit, alike=x is y)
         logits = _excluded(whole, local, marks)
         w = known.rows[:, None] * jnp.exp(logits - known.row_lse[:, None])
         if weights.column_lse is not None:

@@ -56,9 +56,10 @@ def nt_xent(
     views = jnp.concatenate([without_absent(x, where) for x in common_dtype(a, b)])
     n = a.shape[0]
     if not is_dense(2 * n, 2 * n, tile=tile, operand_dtype=operand_dtype):
-        scale = jnp.asarray(0, accumulation_dtype(views))
+        # Added to the scale: under `shard_map` its gradient is then summed over devices.
+        zero = jnp.zeros_like(views, shape=(), dtype=accumulation_dtype(views))
         options = Softmax(
-            as_scalar(logit_scale, scale, name="logit_scale"),
+            as_scalar(logit_scale, zero, name="logit_scale") + zero,
             decoupled=decoupled,
             tile=tile,
             operands=operand_dtype,

@@ -103,7 +103,8 @@ def volume_contrastive(
     if is_dense(n, n, tile=tile, operand_dtype=None):
         logits = _SIMILARITIES[shape](anchor, columns)
         return info_nce_from_similarity(logits, logit_scale=logit_scale, **options), used
-    wide = jnp.zeros((), accumulation_dtype(*embeddings))
+    # Added to the scale: under `shard_map` its gradient is then summed over devices.
+    wide = jnp.zeros_like(anchor, shape=(), dtype=accumulation_dtype(*embeddings))
     check_choice(directions, Directions, name="directions")
     check_label_smoothing(label_smoothing)
     check_ids(ids, shape=(n,))
@@ -111,7 +112,7 @@ def volume_contrastive(
         tile = similarity_tile(n, arrays=2 * len(embeddings), itemsize=wide.dtype.itemsize)
     scale = as_scalar(logit_scale, wide, name="logit_scale")
     losses = similarity_info_nce(
-        _SIMILARITIES[shape], anchor, columns, scale=scale, tile=tile, **options
+        _SIMILARITIES[shape], anchor, columns, scale=scale + wide, tile=tile, **options
     )
     return losses, used
 

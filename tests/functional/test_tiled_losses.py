@@ -322,6 +322,22 @@ def test_rounded_operands_keep_the_gradient(form):
         assert np.abs(x - y).max() <= 4e-3 * np.abs(y).max()
 
 
+@pytest.mark.parametrize("form", ["both", "sigmoid"])
+def test_small_weights_of_a_large_batch_stay_in_float16(form):
+    """Its least number is 6e-8; weights of 1e-8 stand for those of many rows."""
+    run, _, options = FORMS[form]
+
+    def objective(a, b, weights):
+        losses = run(a, b, 3.0, -1.0, tile=TILE, operand_dtype=jnp.float16, **options)
+        return weights @ losses
+
+    sides = jax.jit(jax.grad(objective, (0, 1)))
+    a, b = embeddings()
+    weights = jnp.asarray(SIZES, jnp.float32)
+    for small, large in zip(sides(a, b, 1e-8 * weights), sides(a, b, weights), strict=True):
+        np.testing.assert_allclose(1e8 * small, large, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_narrow_embeddings_have_narrow_gradients(dtype):
     a, b = (x.astype(dtype) for x in embeddings())

@@ -117,12 +117,12 @@ def logits_of(x: Array, y: Array) -> Array:
 
 def weighted_rows(weights: Array, y: Array) -> Array:
     """W y [t, d]: the weights are rounded to the dtype of `y`, the sum is not."""
-    return _product(weights.astype(y.dtype), y, contract=(1, 0))
+    return _weighted(weights, y, axis=1)
 
 
 def weighted_columns(weights: Array, x: Array) -> Array:
     """W^T x [m, d], as `weighted_rows`."""
-    return _product(weights.astype(x.dtype), x, contract=(0, 0))
+    return _weighted(weights, x, axis=0)
 
 
 def row_dot_products(x: Array, y: Array) -> Array:
@@ -139,6 +139,16 @@ def narrowed(x: Array, dtype: DTypeLike | None) -> Array:
 def is_narrow(x: Array) -> bool:
     """Whether a product rounds its operands to less than float32."""
     return x.dtype != accumulation_dtype(x)
+
+
+def _weighted(weights: Array, y: Array, *, axis: int) -> Array:
+    if y.dtype != jnp.float16:
+        return _product(weights.astype(y.dtype), y, contract=(axis, 0))
+    # Weights of a mean are about 1 / n^2, and float16 ends at 6e-8: relative to their largest.
+    top = jnp.max(jnp.abs(weights), axis=axis)
+    unit = jnp.where(top > 0, top, 1)
+    relative = weights / jnp.expand_dims(unit, axis)
+    return _product(relative.astype(y.dtype), y, contract=(axis, 0)) * unit[:, None]
 
 
 def _product(x: Array, y: Array, *, contract: tuple[int, int]) -> Array:

@@ -112,6 +112,15 @@ def test_a_bias_of_minus_infinity_masks_a_block():
     assert not found[4][~mask].any()
 
 
+def test_what_fills_the_last_block_overflows_under_no_bias():
+    (q, k, v, _), cotangent = arrays(jnp.float32)
+    bias = jnp.full((H, 1, S), 100.0)
+    found = value_and_gradients([q, k, v, bias], cotangent, chunk=4)
+    expected = value_and_gradients([q, k, v, bias], cotangent, chunk=T)
+    for x, y in zip(found, expected, strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-4)
+
+
 def test_gradient_of_gradient_and_map_go_through_blocks():
     with jax.enable_x64(True):
         (q, k, v, _), _ = arrays(jnp.float64)

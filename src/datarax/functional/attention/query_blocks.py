@@ -133,7 +133,7 @@ def attend_in_blocks(
 
         start = [jnp.zeros_like(x, dtype=log_total.dtype) for x in context[:2]]
         start += [jnp.zeros_like(bias, dtype=log_total.dtype)] if shared else []
-        blocks = (queries, _Known(cotangent, log_total, aligned))
+        blocks = (queries, _Known(cotangent, log_total, aligned, jnp.ones_like(log_total, bool)))
         sums, (of_query, of_bias) = _scan_queries(step, start, blocks, chunk=chunk)
         of_bias = sums[2] if shared else of_bias
         of_bias = None if bias is None else of_bias.astype(bias.dtype)
@@ -146,11 +146,15 @@ def attend_in_blocks(
 
 
 class _Known(NamedTuple):
-    """Of each query: the output's cotangent, the logarithm of the total, cotangent times output."""
+    """Of each query: the output's cotangent, the logarithm of the total, cotangent times output.
+
+    there: False in what fills the last block.
+    """
 
     cotangent: Array
     log_total: Array
     aligned: Array
+    there: Array
 
 
 def _block_gradients(
@@ -160,7 +164,8 @@ def _block_gradients(
     query, (key, value, _) = queries.query, context
     logits = _logits(queries, context, weighing)
     logits = logits if queries.keep is None else jnp.where(queries.keep, logits, -jnp.inf)
-    weights = jnp.exp(logits - known.log_total)
+    # The bias may overflow exp in what fills the last block, whose log_total is none.
+    weights = jnp.exp(logits - jnp.where(known.there, known.log_total, jnp.inf))
     wide = weights.dtype
     # Exact: the output had the dtype of the values.
     cotangent = known.cotangent.astype(value.dtype)

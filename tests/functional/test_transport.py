@@ -158,6 +158,16 @@ def test_limits():
     assert bool(narrow.converged)
 
 
+@pytest.mark.parametrize("unroll", [False, True])
+def test_the_flag_is_not_raised_by_first_rows_that_fit(unroll):
+    cost, a = -jnp.log(jnp.array([[1.5, 0.5], [0.5, 1.5]])), jnp.array([0.7, 0.3])
+    options = {"epsilon": 1.0, "relative": False, "unroll": unroll}
+    assert not functional.sinkhorn(cost, a=a, num_iterations=1, **options).converged
+    found = functional.sinkhorn(cost, a=a, num_iterations=20, **options)
+    assert found.converged
+    np.testing.assert_allclose(found.plan.sum(axis=1), a, rtol=1e-4)
+
+
 def test_the_flag_tells_when_sweeps_ran_out(problem):
     few = run(functional.sinkhorn, single(problem), epsilon=0.01, num_iterations=2, tolerance=1e-4)
     assert not bool(few.converged)

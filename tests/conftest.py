@@ -68,6 +68,7 @@ def strict_jax(request):
         yield
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist, which looks for the marks
 def pytest_collection_modifyitems(items):
     """Tests that share a program or a trained run go to one worker of pytest-xdist."""
     for item in items:

@@ -8,9 +8,10 @@ import os
 import sys
 from pathlib import Path
 
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-)
+if __name__ == "__main__":  # pytest imports it too, to look for doctests
+    os.environ["XLA_FLAGS"] = (
+        os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    )
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import jax

@@ -4,7 +4,6 @@ import importlib
 import inspect
 import logging
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -37,11 +36,12 @@ def test_importing_starts_no_backend():
 
 def test_importing_costs_little_beside_jax_and_flax():
     """1.2 is the aim; the gate's machine is shared, so the bound here is generous."""
-    ratios = []
-    for _ in range(3):
-        floor = python("import jax, flax, flax.nnx")
-        ratios.append(python("import datarax, datarax.core") / floor)
-    assert statistics.median(ratios) < 1.5
+    floors, ours = [], []
+    for _ in range(4):
+        floors.append(python("import jax, flax, flax.nnx"))
+        ours.append(python("import datarax, datarax.core"))
+    # Another's load only adds: the least of each is nearest to what they cost.
+    assert min(ours) / min(floors) < 1.5
 
 
 NAMES = {

@@ -230,11 +230,11 @@ def _volumes(anchor: Array, spans: _Spans) -> Array:
     norm, unit = safe_l2_norm(anchor.astype(wide)), safe_l2_normalize(anchor.astype(wide))
     products = [pairwise_dot_product(unit, x) for x in spans.units]
     whole = jnp.sum(unit**2, axis=1)[:, None] * spans.determinant[None, :]
+    # The adjugate times the products first: of alike vectors that is 0, exactly.
     removed = jnp.zeros_like(whole)
     for k, x in enumerate(products):
-        removed = removed + spans.adjugate[None, :, k, k] * x**2
-        for l in range(k):  # the adjugate of a symmetric matrix is symmetric
-            removed = removed + 2 * spans.adjugate[None, :, k, l] * x * products[l]
+        terms = [spans.adjugate[None, :, k, l] * y for l, y in enumerate(products)]
+        removed = removed + x * sum(terms[1:], terms[0])
     threshold = jnp.asarray(32 * jnp.finfo(wide).eps, wide)
     return norm[:, None] * spans.size[None, :] * _root(whole - removed, threshold)
 

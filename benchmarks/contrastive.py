@@ -92,7 +92,8 @@ def bare(a: jax.Array, b: jax.Array, *, tile: int, count: int) -> Any:
 
 
 def naive_logits(a: jax.Array, b: jax.Array, s: jax.Array) -> jax.Array:
-    return s * jnp.matmul(a, b.T, preferred_element_type=jnp.float32)
+    wide = jnp.promote_types(a.dtype, jnp.float32)  # float64 stays
+    return s * jnp.matmul(a, b.T, preferred_element_type=wide)
 
 
 def naive(a: jax.Array, b: jax.Array, s: jax.Array) -> jax.Array:

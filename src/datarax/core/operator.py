@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
-from datarax.core import dispatch, explicit_axes, masks, precision, random, spec
+from datarax.core import abstract, dispatch, explicit_axes, masks, precision, random, spec
 from datarax.core.config import OperatorConfig
 from datarax.core.counter import BaseKey, Counter
 from datarax.core.element_batch import Batch
@@ -286,7 +286,7 @@ class OperatorModule(DataraxModule, dispatch.HasRuntime):
         """The whole call but for cache and counting."""
         self.check_batch(batch)
         if batch.batch_size == 0:
-            return self._empty(batch, stats)
+            return abstract.result_of_no_rows(self, batch, stats, run=OperatorModule._run)
         if (rows := explicit_axes.batch_sharding(batch)) is not None:
             run = OperatorModule._run
             return explicit_axes.run_in_auto_axes(self, batch, stats, sharding=rows, run=run)
@@ -316,35 +316,6 @@ class OperatorModule(DataraxModule, dispatch.HasRuntime):
             return self.get_statistics()
         clean = masks.zero_skipped(batch, batch.where(*self.required_fields))
         return self.compute_statistics(clean.data)
-
-    def _empty(self, batch: Batch, stats: dict[str, Any] | None) -> Batch:
-        def two(x: Any) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype)
-
-        rows = jax.tree.map(two, batch.replace(batch_state=None, epoch=None))
-        rows = rows.replace(batch_state=spec.spec_of(batch.batch_state))
-        out = self._abstract(rows, batch.epoch, stats)
-        zero = jax.tree.map(
-            lambda s: jnp.zeros((0, *s.shape[1:]), s.dtype),
-            out.replace(batch_state=None, epoch=None),
-        )
-        held = masks.paths(batch.batch_state)
-        state = jax.tree_util.tree_map_with_path(
-            lambda path, s: held.get(masks.leaf_path(path), jnp.zeros(s.shape, s.dtype)),
-            out.batch_state,
-        )
-        return zero.replace(batch_state=state, epoch=batch.epoch, metadata=batch.metadata)
-
-    def _abstract(self, batch: Batch, epoch: Any, stats: dict[str, Any] | None) -> Batch:
-        """The spec of what the operator makes of a batch of specs; no state is touched."""
-        graph, state = nnx.split(self)
-
-        def run(state: Any, batch: Batch) -> Batch:
-            op = nnx.merge(graph, state)
-            op.checks_structure = False  # get_output_structure may have called this
-            return op._run(batch.replace(epoch=epoch), stats)
-
-        return jax.eval_shape(run, state, batch)
 
     def _count(self, batch: Batch) -> None:
         rows = batch.where(*self.required_fields)
@@ -381,7 +352,8 @@ class OperatorModule(DataraxModule, dispatch.HasRuntime):
           sample_data, sample_state: one record without a batch axis: arrays or specs.
         """
         data, state = spec.spec_of((sample_data, sample_state))
-        out = self._abstract(_two_rows(data, state), None, None)
+        rows = abstract.two_rows(data, state)
+        out = abstract.result_spec(self, rows, run=OperatorModule._run)
         return jax.tree.map(lambda _: None, (out.data, out.states))
 
     def output_spec(self, input_spec: Any) -> Any:
@@ -396,9 +368,6 @@ class OperatorModule(DataraxModule, dispatch.HasRuntime):
         """
         if type(self).apply is OperatorModule.apply and not self.overrides_apply_batch:
             return input_spec
-        out = self._abstract(_two_rows(input_spec, {}), None, None)
+        rows = abstract.two_rows(input_spec, {})
+        out = abstract.result_spec(self, rows, run=OperatorModule._run)
         return spec.keep_equal(input_spec, spec.record_spec(out.data))
-
-
-def _two_rows(data: Any, state: Any) -> Batch:
-    return Batch(spec.batch_spec(data, 2), spec.batch_spec(state, 2))

@@ -3,16 +3,13 @@ PYTHON ?= python3
 PY := .venv/bin/python
 OUT ?= runs/glyphs
 
-# The gate compiles more than it computes: programs are left unoptimised there, and only there.
-QUICK := XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-
 .PHONY: run test test-all bench bench-quick lint format types clean
 
 run: .venv/.run
 	$(PY) -m datarax train glyphs --out "$(OUT)" --overwrite
 
 test: lint types
-	$(QUICK) $(PY) -m pytest -m "not slow" -n auto --dist loadgroup
+	XLA_FLAGS="$$($(PY) tools/quick_flags.py)" $(PY) -m pytest -m "not slow" -n auto --dist loadgroup
 
 test-all: lint types
 	$(PY) -m pytest -n auto --dist loadgroup

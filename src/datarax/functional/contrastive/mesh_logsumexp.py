@@ -14,6 +14,7 @@ Vectors of N numbers travel besides. Row `i` of y is the own column of row `i` o
 Reference: Liu et al., 2023, arXiv:2310.01889 (blocks that go round a ring of devices).
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -77,6 +78,9 @@ class _Guest(NamedTuple):
     positive_weights: Array | None = None
 
 
+_Block = Callable[..., tuple]
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def mesh_logsumexp(form: MeshForm, x: Array, y: Array, scale: Array, labels: Labels) -> MeshSums:
     """Of local rows over all columns, and of local columns over all rows.
@@ -121,9 +125,8 @@ def _backward(form: MeshForm, residuals: Any, cotangents: MeshSums) -> tuple:
             logits = sums.positives.row_sums
             weights = weights._replace(own=own_weights(logits, q + h, weights, marks=marks))
     exchange = _gathered_gradients if form.collective == "gather" else _ring_gradients
-    of_x, of_y, of_scale = exchange(
-        form, xs, guest, scale=scale, labels=labels, weights=weights, q=q, kept=kept
-    )
+    block = _block_gradients(form, xs, scale=scale, labels=labels, weights=weights, q=q)
+    of_x, of_y, of_scale = exchange(form, block, guest, kept=kept)
     if weights.own is not None:
         of_y = of_y + (scale * weights.own)[:, None] * xs.astype(of_y.dtype)
     return of_x.astype(x.dtype), of_y.astype(y.dtype), of_scale.astype(scale.dtype), None
@@ -154,15 +157,7 @@ def _gathered_sums(
 
 
 def _gathered_gradients(
-    form: MeshForm,
-    x: Array,
-    guest: _Guest,
-    *,
-    scale: Array,
-    labels: Labels,
-    weights: Weights,
-    q: Array,
-    kept: Any,
+    form: MeshForm, block: _Block, guest: _Guest, *, kept: Any
 ) -> tuple[Array, Array, Array]:
     everyone, columns = kept
     everyone = everyone._replace(
@@ -170,9 +165,7 @@ def _gathered_gradients(
         weights=form.gathered(guest.weights),
         positive_weights=form.gathered(guest.positive_weights),
     )
-    own = form.places(x.shape[0])
-    block = _block_gradients(form, x, scale=scale, labels=labels, weights=weights, q=q)
-    of_x, of_y, of_scale = block(everyone, own=own, start=None)
+    of_x, of_y, of_scale = block(everyone, own=form.places(guest.y.shape[0]), start=None)
     return of_x, form.scattered(of_y), of_scale
 
 
@@ -211,20 +204,9 @@ def _ring_sums(
 
 
 def _ring_gradients(
-    form: MeshForm,
-    x: Array,
-    guest: _Guest,
-    *,
-    scale: Array,
-    labels: Labels,
-    weights: Weights,
-    q: Array,
-    kept: Any,
+    form: MeshForm, block: _Block, guest: _Guest, *, kept: Any
 ) -> tuple[Array, Array, Array]:
-    own_block = _block_gradients(form, x, scale=scale, labels=labels, weights=weights, q=q)
-    own = own_block(guest, own=lax.iota(jnp.int32, x.shape[0]), start=None)
-    weights = weights._replace(own=None, partners=None)
-    block = _block_gradients(form, x, scale=scale, labels=labels, weights=weights, q=q)
+    own = block(guest, own=lax.iota(jnp.int32, guest.y.shape[0]), start=None)
 
     def step(carry: Any, _: None) -> tuple[Any, None]:
         of_x, of_y, of_scale, guest = carry
@@ -239,17 +221,22 @@ def _ring_gradients(
 
 def _block_gradients(
     form: MeshForm, x: Array, *, scale: Array, labels: Labels, weights: Weights, q: Array
-) -> Any:
-    """A function of a guest: the gradients of x, of its y (added to `start`) and of the scale."""
+) -> _Block:
+    """A function of a guest: the gradients of x, of its y (added to `start`) and of the scale.
+
+    `own` are the places of the rows' own columns in it; `None` where they are not.
+    """
     wide = accumulation_dtype(x)
+    foreign = weights._replace(own=None, partners=None)
 
     def block(guest: _Guest, *, own: Array | None, start: Array | None) -> tuple:
+        mine = foreign if own is None else weights
         found = softmax_gradients(
             x,
             guest.y,
             scale=scale,
-            marks=_marks(labels, guest, own=own if weights.own is not None else None),
-            weights=weights._replace(column_lse=guest.lse, columns=guest.weights),
+            marks=_marks(labels, guest, own=None if mine.own is None else own),
+            weights=mine._replace(column_lse=guest.lse, columns=guest.weights),
             tile=form.block_rows(x, guest.y),
             start=start,
         )

@@ -76,7 +76,7 @@ def _sums(shape: _Shape, rows: tuple[Array, ...], scale: Array, used: Array) -> 
 
     def step(carry: tuple, number: Array) -> tuple:
         peak, mass, own = carry
-        block = _block(shape, rows, scale, used, number)
+        block = _block(shape, rows, scale=scale, used=used, number=number)
         higher = jnp.maximum(peak, _peaks(block, len(rows)))
         part, matched = _masses(block, _finite(higher))
         mass = mass * jnp.exp(_finite(peak) - _finite(higher)) + part
@@ -98,7 +98,7 @@ def _backward(shape: _Shape, kept: tuple, slopes: tuple) -> tuple:
 
     def step(carry: tuple, number: Array) -> tuple:
         def parts(rows: tuple[Array, ...], scale: Array) -> tuple[Array, Array]:
-            return _masses(_block(shape, rows, scale, used, number), normalisers)
+            return _masses(_block(shape, rows, scale=scale, used=used, number=number), normalisers)
 
         _, pull = jax.vjp(parts, rows, scale)
         return jax.tree.map(jnp.add, carry, pull(slopes)), None
@@ -117,7 +117,7 @@ def _steps(shape: _Shape, rows: tuple[Array, ...]) -> Array:
 
 
 def _block(
-    shape: _Shape, rows: tuple[Array, ...], scale: Array, used: Array, number: Array
+    shape: _Shape, rows: tuple[Array, ...], *, scale: Array, used: Array, number: Array
 ) -> _Block:
     *first, second, last = rows
     n = used.shape[0]

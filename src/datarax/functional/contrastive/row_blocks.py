@@ -99,7 +99,7 @@ def _sums(
 
     def body(carry: tuple, block: tuple) -> tuple:
         peak, mass, own, total = carry
-        logits, kept, same = _logits(similarity, block, columns, scale, marks)
+        logits, kept, same = _logits(similarity, block, columns, scale=scale, marks=marks)
         higher = jnp.maximum(peak, jnp.max(logits, axis=0, where=kept, initial=-jnp.inf))
         by_row, part = _reduced(
             logits, kept, same, block[1], shift=_finite(higher), options=options
@@ -129,7 +129,7 @@ def _backward(similarity: Similarity, options: _Options, kept: tuple, slopes: tu
     def body(carry: tuple, block: tuple) -> tuple:
         def block_sums(x: Array, columns: Any, scale: Array) -> tuple[_Sums, _Sums]:
             whole = (x, *block[0][1:])
-            logits, kept, same = _logits(similarity, whole, columns, scale, marks)
+            logits, kept, same = _logits(similarity, whole, columns, scale=scale, marks=marks)
             return _reduced(logits, kept, same, whole[1], shift=lse, options=options)
 
         _, pull = jax.vjp(block_sums, block[0][0], columns, scale)
@@ -146,7 +146,7 @@ _sums.defvjp(_forward, _backward)
 
 
 def _logits(
-    similarity: Similarity, block: tuple, columns: Any, scale: Array, marks: tuple
+    similarity: Similarity, block: tuple, columns: Any, *, scale: Array, marks: tuple
 ) -> tuple[Array, Array, Array | None]:
     """A block of logits, which of them count, and which of these are of positives."""
     x, _, where, ids = block

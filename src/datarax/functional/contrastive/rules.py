@@ -52,15 +52,17 @@ def level_of(g: Array, rows: Array | None) -> tuple[Array, Array]:
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def slope_alone(linear: Callable[..., Any], g: Array, *others: Any) -> Any:
-    """Zeros, with the derivative in g of `linear(g, *others)`, which is linear in g."""
-    like = jax.eval_shape(linear, g, *others)
+def slope_alone(linear: Callable[[Array, Any], Any], g: Array, others: Any) -> Any:
+    """Zeros, with the derivative in g of `linear(g, others)`, which is linear in g."""
+    like = jax.eval_shape(linear, g, others)
     return jax.tree.map(lambda x: jnp.zeros_like(g, shape=x.shape, dtype=x.dtype), like)
 
 
 @slope_alone.defjvp
-def _slope_alone(linear: Callable[..., Any], primals: tuple, tangents: tuple) -> tuple[Any, Any]:
-    return slope_alone(linear, *primals), linear(tangents[0], *primals[1:])
+def _slope_alone(
+    linear: Callable[[Array, Any], Any], primals: tuple, tangents: tuple
+) -> tuple[Any, Any]:
+    return slope_alone(linear, *primals), linear(tangents[0], primals[1])
 
 
 def as_cotangent(gradient: Array | None, primal: Array, *, wanted: bool) -> Array | None:

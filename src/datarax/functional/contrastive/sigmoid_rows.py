@@ -67,8 +67,8 @@ def _backward(tiling: Tiling, residuals: Any, g: Array) -> tuple:
         again, others = partial(_columns_again, tiling.tile), (xs, ys, line, marks)
         d_y = lax.cond(
             equal,
-            lambda: level * of_y + slope_alone(again, g, *others),
-            lambda: again(g, *others),
+            lambda: level * of_y + slope_alone(again, g, others),
+            lambda: again(g, others),
         )
         if own is not None:
             d_y = d_y.at[:n].add(own[:, None] * xs.astype(wide))
@@ -87,7 +87,8 @@ def _backward(tiling: Tiling, residuals: Any, g: Array) -> tuple:
     return (*(as_cotangent(d, p, wanted=want) for d, p, want in sided), of_line, None)
 
 
-def _columns_again(tile: int, g: Array, x: Array, y: Array, line: Line, marks: Marks) -> Array:
+def _columns_again(tile: int, g: Array, others: tuple) -> Array:
+    x, y, line, marks = others
     return sigmoid_column_gradients(x, y, line=line, marks=marks, weights=g, tile=tile)
 
 

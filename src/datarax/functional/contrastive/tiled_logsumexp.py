@@ -47,10 +47,12 @@ class LogSums(NamedTuple):
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def both_logsumexp(tiling: Tiling, x: Array, y: Array, scale: Array, marks: Marks) -> LogSums:
     """Of rows and columns, for x and y of one shape: row `i` of y is the own column of row `i`."""
-    return _log_sums(_both_statistics(tiling, x, y, scale, marks))
+    return _log_sums(_both_statistics(tiling, x, y, scale=scale, marks=marks))
 
 
-def _both_statistics(tiling: Tiling, x: Array, y: Array, scale: Array, marks: Marks) -> Statistics:
+def _both_statistics(
+    tiling: Tiling, x: Array, y: Array, *, scale: Array, marks: Marks
+) -> Statistics:
     xs, ys = (narrowed(v, tiling.operands) for v in (x, y))
     return softmax_statistics(xs, ys, scale=scale, marks=with_diagonal(marks, xs), tile=tiling.tile)
 
@@ -58,7 +60,7 @@ def _both_statistics(tiling: Tiling, x: Array, y: Array, scale: Array, marks: Ma
 def _both_forward(tiling: Tiling, x: Any, y: Any, scale: Any, marks: Any) -> tuple[LogSums, Any]:
     sides = Sides(x.perturbed, y.perturbed, scale.perturbed)
     arguments = values_of((x, y, scale, marks))
-    found = _both_statistics(tiling, *arguments)
+    found = _both_statistics(tiling, *arguments[:2], scale=arguments[2], marks=arguments[3])
     return _log_sums(found), (sides, arguments, found)
 
 
@@ -130,9 +132,9 @@ def _row_backward(tiling: Tiling, residuals: Any, cotangents: Any) -> tuple:
 
         def formed() -> tuple[Array, Array]:
             found = _columns_formed(of_y, ys, factor=level, scale=scale)
-            return jax.tree.map(jnp.add, found, slope_alone(again, g, *others))
+            return jax.tree.map(jnp.add, found, slope_alone(again, g, others))
 
-        d_y, d_scale = lax.cond(equal, formed, lambda: again(g, *others))
+        d_y, d_scale = lax.cond(equal, formed, lambda: again(g, others))
         d_y = d_y.at[:n].add(_mirrored(xs, own, scale))
         d_scale = d_scale + jnp.sum(own * row_dot_products(xs, ys[:n]))
     if of_x is not None:
@@ -210,9 +212,8 @@ def _columns_formed(of_y: Array, y: Array, *, factor: Array, scale: Array) -> tu
     return scale * factor * of_y, factor * jnp.sum(row_dot_products(of_y, y))
 
 
-def _columns_again(
-    tile: int, g: Array, x: Array, y: Array, scale: Array, marks: Marks, stats: Statistics
-) -> tuple[Array, Array]:
+def _columns_again(tile: int, g: Array, others: tuple) -> tuple[Array, Array]:
+    x, y, scale, marks, stats = others
     weights = _weights(stats, g, None)
     found = softmax_gradients(
         x, y, scale=scale, marks=marks, weights=weights, tile=tile, sides=(False, True)

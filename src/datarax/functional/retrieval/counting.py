@@ -167,7 +167,13 @@ def count_both(pairs: Matching, *, block_size: int | None) -> tuple[Contest, Con
     counted = theirs.count > 0
     return rows, lax.cond(
         jnp.all(same | ~counted),
-        lambda: _closed(columns.above, columns.level, columns.seen.right, columns.before, counted),
+        lambda: _closed(
+            columns.above,
+            columns.level,
+            right=columns.seen.right,
+            before=columns.before,
+            counted=counted,
+        ),
         lambda: count_rows(mirrored, block_size=block_size),
     )
 
@@ -183,7 +189,7 @@ def _nothing(n: int) -> Contest:
     return Contest(zero, zero, zero, zero, jnp.zeros(n, bool))
 
 
-def _closed(above: Array, level: Array, right: Array, before: Array, counted: Array) -> Contest:
+def _closed(above: Array, level: Array, *, right: Array, before: Array, counted: Array) -> Contest:
     above, level, right, before = (jnp.where(counted, x, 0) for x in (above, level, right, before))
     return Contest(above, level - right, right, before, counted)
 
@@ -241,7 +247,7 @@ def _rows(scores: Array, own: Positives, part: _Block, *, there: Array | None) -
 
     tied = jnp.any(counted & (level > best.right))
     before = lax.cond(tied, earlier, lambda: jnp.zeros_like(above))
-    return _closed(above, level, best.right, before, counted)
+    return _closed(above, level, right=best.right, before=before, counted=counted)
 
 
 def _add_block(columns: _Columns, scores: Array, best: _Best, part: _Block) -> _Columns:

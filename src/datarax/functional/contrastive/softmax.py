@@ -11,7 +11,13 @@ from jaxtyping import Array, Float, Num, ScalarLike
 
 from datarax.functional.checks import accumulation_dtype, check_floating, common_dtype
 from datarax.functional.contrastive.cross_entropy import softmax_loss
-from datarax.functional.contrastive.mesh_devices import AxisName, Collective, Exchange, spread_of
+from datarax.functional.contrastive.mesh_devices import (
+    AxisName,
+    Collective,
+    Exchange,
+    Spread,
+    spread_of,
+)
 from datarax.functional.contrastive.mesh_softmax import (
     ExtraColumns,
     MeshOptions,
@@ -131,7 +137,6 @@ def info_nce(
     spread = spread_of(a, axis_name, collective=collective)
     if spread is None and is_dense(n, n + k, tile=tile, operand_dtype=operand_dtype):
         similarity = kept_dot_products(a, b, rows=has_a, columns=has_b)
-        sides = (("negatives_a", b, has_b), ("negatives_b", a, has_a))
         return info_nce_from_similarity(
             similarity,
             logit_scale=as_scalar(logit_scale, similarity, name="logit_scale"),
@@ -145,40 +150,22 @@ def info_nce(
             negatives_where=negatives_where,
             negatives_ids=negatives_ids,
             decoupled=decoupled,
-            **{
-                name: kept_dot_products(rows, x, rows=has, columns=extra)
-                for name, rows, has in sides
-                if (x := given[name]) is not None
-            },
+            **_extra_products(given, a=(a, has_a), b=(b, has_b), there=extra),
         )
     _check_read(directions, "a_to_b", negatives_b=negatives_b)
     _check_read(directions, "b_to_a", negatives_a=negatives_a)
     _check_extra(negatives_where, negatives_ids, ids=ids, k=k)
-    # Of `a`, and added to the scale: under `shard_map` its gradient is then summed over devices.
-    wide = jnp.zeros_like(a, shape=(), dtype=accumulation_dtype(a, b))
-    as_optional_scalar(logit_bias, wide, name="logit_bias")
-    scale = as_scalar(logit_scale, wide, name="logit_scale")
-    more = {"a_to_b": negatives_b, "b_to_a": negatives_a}
-    if spread is not None:
-        options = MeshOptions(
-            tuple(more) if directions == "both" else (directions,),
-            label_smoothing=label_smoothing,
-            decoupled=decoupled,
-            exchange=Exchange(collective, tile, operand_dtype),
-        )
-        x, y = common_dtype(a, b)
-        rows = MeshRows(x, y, has_a, has_b, ids)
-        columns = _each(more, lambda x: ExtraColumns(x, extra, negatives_ids))
-        return mesh_info_nce(spread, rows, scale=scale, extra=columns, options=options)
-    masked_a, masked_b = (where is not None or x is not None for x in (where_a, where_b))
-    softmax = Softmax(scale + wide, label_smoothing, decoupled, tile, operand_dtype)
-    return directed(
-        Columns(a, has_a if masked_a else None),
-        Columns(b, has_b if masked_b else None),
-        softmax,
+    scale = _checked_scale(logit_scale, logit_bias, dtype=accumulation_dtype(a, b))
+    return _in_blocks(
+        MeshRows(a, b, has_a, has_b, ids),
+        Softmax(scale, label_smoothing, decoupled, tile, operand_dtype),
+        {"a_to_b": negatives_b, "b_to_a": negatives_a},
         directions=directions,
-        labels=None if ids is None else joint_labels(ids, negatives_ids, k=k),
-        extra=_each(more, lambda x: Columns(x, negatives_where)),
+        masked=tuple(where is not None or x is not None for x in (where_a, where_b)),
+        negatives_where=negatives_where,
+        negatives_ids=negatives_ids,
+        spread=spread,
+        collective=collective,
     )
 
 
@@ -261,6 +248,46 @@ def info_nce_from_similarity(
     return sum(losses[1:], losses[0]) / len(losses)
 
 
+def _in_blocks(
+    rows: MeshRows,
+    softmax: Softmax,
+    more: dict[str, Array | None],
+    *,
+    directions: Directions,
+    masked: tuple[bool, ...],
+    negatives_where: Array | None,
+    negatives_ids: Array | None,
+    spread: Spread | None,
+    collective: Collective | None,
+) -> Array:
+    """The losses over blocks of logits, with `more` columns of each direction."""
+    k = next((len(x) for x in more.values() if x is not None), 0)
+    if spread is not None:
+        there = kept_rows(negatives_where, n=k, name="negatives_where")
+        options = MeshOptions(
+            tuple(more) if directions == "both" else (directions,),
+            label_smoothing=softmax.label_smoothing,
+            decoupled=softmax.decoupled,
+            exchange=Exchange(collective, softmax.tile, softmax.operands),
+        )
+        a, b = common_dtype(rows.a, rows.b)
+        rows = rows._replace(a=a, b=b)
+        columns = _each(more, lambda x: ExtraColumns(x, there, negatives_ids))
+        return mesh_info_nce(spread, rows, scale=softmax.scale, extra=columns, options=options)
+    # Of `a`, and added to the scale: under `shard_map` its gradient is then summed over devices.
+    wide = jnp.zeros_like(rows.a, shape=(), dtype=softmax.scale.dtype)
+    sides = ((rows.a, rows.has_a), (rows.b, rows.has_b))
+    a, b = (Columns(x, has if some else None) for (x, has), some in zip(sides, masked, strict=True))
+    return directed(
+        a,
+        b,
+        softmax._replace(scale=softmax.scale + wide),
+        directions=directions,
+        labels=None if rows.ids is None else joint_labels(rows.ids, negatives_ids, k=k),
+        extra=_each(more, lambda x: Columns(x, negatives_where)),
+    )
+
+
 def _one_direction(
     similarity: Array,
     columns: Array,
@@ -293,6 +320,22 @@ def _one_direction(
     )
 
 
+def _extra_products(
+    given: dict[str, Array | None],
+    *,
+    a: tuple[Array, Array],
+    b: tuple[Array, Array],
+    there: Array,
+) -> dict[str, Array]:
+    """The similarities [n, k] of rows, and which are kept, with the extra columns by name."""
+    sides = (("negatives_a", *b), ("negatives_b", *a))
+    return {
+        name: kept_dot_products(rows, x, rows=has, columns=there)
+        for name, rows, has in sides
+        if (x := given[name]) is not None
+    }
+
+
 def _each(given: dict[str, Array | None], make: Callable[[Array], Any]) -> dict[str, Any]:
     """What `make` makes of each array that is given, `None` of the others."""
     return {name: None if x is None else make(x) for name, x in given.items()}
@@ -305,6 +348,13 @@ def _matches(ids: Array | None, negatives_ids: Array | None, *, n: int, k: int) 
     # NumPy's, since jnp's strict promotion has none; canonical, since there may be no int64.
     wide = jax.dtypes.canonicalize_dtype(np.promote_types(ids.dtype, negatives_ids.dtype))
     return ids.astype(wide)[:, None] == negatives_ids.astype(wide)[None, :]
+
+
+def _checked_scale(logit_scale: Any, logit_bias: Any, *, dtype: DTypeLike) -> Array:
+    """The scale in that dtype; the bias is looked at alone, since it cancels."""
+    like = jnp.zeros((), dtype)
+    as_optional_scalar(logit_bias, like, name="logit_bias")
+    return as_scalar(logit_scale, like, name="logit_scale")
 
 
 def _check_options(directions: str, *, label_smoothing: float, decoupled: bool) -> None:

@@ -7,30 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from alignment_inputs import call, normal, orthogonal, whitened
 
 from datarax.functional import cca_loss
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from cca_zoo.linear import CCA, GCCA, MCCA
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape)
-
-
-def orthogonal(width, seed=0):
-    return np.linalg.qr(normal(width, width, seed=seed))[0]
-
-
-def call(function, *args, **options):
-    """One program a call: op by op is slower."""
-    return jax.jit(partial(function, **options))(*args)
-
-
-def whitened(x):
-    """Columns of mean 0, uncorrelated, with sum of squares n."""
-    return np.linalg.qr(x - x.mean(0))[0] * np.sqrt(len(x))
 
 
 VIEWS = [normal(60, 3), normal(60, 4, seed=1), normal(60, 3, seed=2)]

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 import scipy.linalg
+from alignment_inputs import call, normal, orthogonal, whitened
 
 from datarax.functional import (
     VICRegTerms,
@@ -32,25 +33,6 @@ from datarax.functional import (
     vicreg,
     vicreg_terms,
 )
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape)
-
-
-def orthogonal(width, seed=0):
-    return np.linalg.qr(normal(width, width, seed=seed))[0]
-
-
-def call(function, *args, **options):
-    """One program a call: op by op is slower."""
-    return jax.jit(partial(function, **options))(*args)
-
-
-def whitened(x):
-    """Columns of mean 0, uncorrelated, with sum of squares n."""
-    return np.linalg.qr(x - x.mean(0))[0] * np.sqrt(len(x))
-
 
 VARIANTS = {
     "huber": (partial(huber_alignment, delta=0.5), loop.huber(0.5), (3, 3)),

@@ -307,3 +307,12 @@ def test_refuses(run, error, message):
 def test_every_contrastive_function_is_in_the_room():
     names = functional.contrastive.__all__
     assert set(names) <= set(functional.__all__)
+
+
+def test_without_a_key_the_hardest_negative_is_the_first_of_the_most_similar():
+    similarity = np.float32([[9, 2, 2, 1], [0, 9, -1, 1e-7], [3, 3, 3, 3], [-5, -4, -6, 9]])
+    where = np.ones((4, 4), bool)
+    where[2, 0] = False
+    indices, valid = sample_hard_negatives(None, jnp.asarray(similarity), where=jnp.asarray(where))
+    assert indices.tolist() == [1, 3, 1, 1]
+    assert valid.all()

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from datarax.core import random
 from datarax.core.cross_modal import CrossModalOperator, CrossModalOperatorConfig
 from datarax.core.element_batch import Batch
 from datarax.core.fields import require_fields
@@ -29,8 +28,6 @@ from datarax.operators.checks import (
     check_positive,
 )
 
-HARDEST = 1e9  # cosines times this differ by more than the noise of a draw: the hardest is drawn
-
 
 @dataclass(frozen=True)
 class MatchingOperatorConfig(CrossModalOperatorConfig):
@@ -38,7 +35,8 @@ class MatchingOperatorConfig(CrossModalOperatorConfig):
 
     Stochastic, a negative is drawn for each record and each side with the probability
     softmax(`sampling_scale` * cosine) (ALBEF); otherwise, and after `op.eval()`, the hardest is
-    taken. Training on the hardest alone is prone to false negatives: give `ids_field` or `margin`.
+    taken, the first of equals. Training on the hardest alone is prone to false negatives: give
+    `ids_field` or `margin`.
 
     Attributes:
       features: the width of each input field.
@@ -202,8 +200,8 @@ class MatchingOperator(CrossModalOperator):
         named = config.similarity_fields or {name: name for name in config.input_fields}
         first, second = (batch[named[name]] for name in config.input_fields)
         drawn = config.stochastic and not self.deterministic
-        key = self.batch_key(batch) if drawn else random.threefry_key(jnp.zeros(2, jnp.uint32))
-        scale = config.sampling_scale if drawn else HARDEST
+        keys = jax.random.split(self.batch_key(batch)) if drawn else (None, None)
+        scale = config.sampling_scale if drawn else 1.0
         similarity = scale * pairwise_cosine_similarity(first, second)
         options = {
             "where": rows[:, None] & rows[None, :],
@@ -212,5 +210,5 @@ class MatchingOperator(CrossModalOperator):
         }
         return [
             sample_hard_negatives(k, s, **options)
-            for k, s in zip(jax.random.split(key), (similarity, similarity.T), strict=True)
+            for k, s in zip(keys, (similarity, similarity.T), strict=True)
         ]

@@ -9,7 +9,7 @@ from datarax.functional.contrastive.rows import as_scalar, check_ids
 
 
 def sample_hard_negatives(
-    key: Array,
+    key: Array | None,
     similarity: Num[Array, "n m"],
     *,
     where: Array | None = None,
@@ -19,7 +19,7 @@ def sample_hard_negatives(
     r"""One negative a row, drawn with probability $\propto e^{S_{ij}}$ among its candidates.
 
     Args:
-      key: a PRNG key.
+      key: a PRNG key; `None` takes the most similar candidate, the first of equals.
       similarity: logits [n, m], m >= n, scaled as they shall be drawn; column `i` is the positive
         of row `i`, and columns beyond n (a queue) are negatives only. For negatives of the other
         side give the transpose and another key.
@@ -60,6 +60,10 @@ def sample_hard_negatives(
     if margin is not None:
         bound = jnp.diagonal(logits) - as_scalar(margin, logits, name="margin")
         candidates = candidates & (logits <= bound[:, None])
-    drawn = jax.random.categorical(key, jnp.where(candidates, logits, -jnp.inf), axis=1)
+    logits = jnp.where(candidates, logits, -jnp.inf)
+    if key is None:
+        drawn = jnp.argmax(logits, axis=1)
+    else:
+        drawn = jax.random.categorical(key, logits, axis=1)
     valid = jnp.any(candidates, axis=1)
     return jnp.where(valid, drawn, 0), valid

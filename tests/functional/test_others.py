@@ -186,3 +186,9 @@ def test_refuses(function, args, options, error, message):
 
 def test_every_public_name_is_exported():
     assert sorted(functional.__all__) == functional.__all__
+
+
+@pytest.mark.parametrize("eps", [0.0, -1e-6, float("nan")])
+def test_layer_norm_refuses_an_eps_that_leaves_a_constant_row_undefined(eps):
+    with pytest.raises(ValueError, match=f"eps must be positive, got {eps}"):
+        functional.layer_norm(jnp.ones(3), jnp.ones(3), jnp.zeros(3), eps=eps)

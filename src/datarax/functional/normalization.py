@@ -19,19 +19,20 @@ def layer_norm(
     Args:
       x: features last.
       scale, bias: $\gamma$ and $\beta$.
-      eps: added to the variance; flax has 1e-6, torch 1e-5.
+      eps: added to the variance, positive, or a constant vector would give NaN; flax has 1e-6,
+        torch 1e-5.
 
     Returns:
       The shape and dtype of `x`, computed in at least float32; $\beta$ for a constant vector.
 
     Raises:
       TypeError: if an array is not floating point.
-      ValueError: if `scale` or `bias` does not have the width of `x`.
+      ValueError: if `scale` or `bias` does not have the width of `x`, or `eps` is not positive.
 
     Reference: Ba et al., 2016, arXiv:1607.06450, equation 4.
 
     Example:
-      >>> layer_norm(jnp.array([1.0, 3.0]), jnp.ones(2), jnp.zeros(2), eps=0.0)
+      >>> layer_norm(jnp.array([1.0, 3.0]), jnp.ones(2), jnp.zeros(2)).round(3)
       Array([-1.,  1.], dtype=float32)
     """
     check_floating(x=x, scale=scale, bias=bias)
@@ -39,6 +40,8 @@ def layer_norm(
         raise ValueError(
             f"scale and bias must have the width of x {x.shape}, got {scale.shape}, {bias.shape}"
         )
+    if not eps > 0:
+        raise ValueError(f"eps must be positive, got {eps}")
     wide = accumulation_dtype(x)
     centred = x.astype(wide)
     centred = centred - jnp.mean(centred, axis=-1, keepdims=True)

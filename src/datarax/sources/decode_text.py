@@ -1,0 +1,74 @@
+"""Text as bytes of UTF-8."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from datarax.sources.decode_array import pad
+from datarax.sources.limits import Limits
+from datarax.sources.record import DecodeError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextDecoder:
+    r"""UTF-8 as uint8, padded with zeros or cut between two characters, with a mask.
+
+    A list of texts is joined by ", ". Nothing is stripped or normalised.
+
+    Attributes:
+      length: of the field, in bytes.
+
+    Example:
+      >>> text, mask = TextDecoder(length=3).decode("né?", limits=Limits())
+      >>> bytes(text), mask.tolist()
+      (b'n\xc3\xa9', [True, True, True])
+    """
+
+    length: int = 256
+
+    def __post_init__(self) -> None:
+        if isinstance(self.length, bool) or not isinstance(self.length, int) or self.length < 1:
+            raise ValueError(f"length must be a positive integer, got {self.length!r}")
+
+    def decode(self, part: Any, *, limits: Limits) -> tuple[np.ndarray, ...]:
+        """Bytes uint8 `[length]`, and bool `[length]`: which are there.
+
+        Raises:
+          DecodeError: if it is no text, no valid UTF-8, or has a NUL, since zeros are padding.
+        """
+        data = _utf8(part)
+        if (place := data.find(0)) >= 0:
+            raise DecodeError(f"text has a NUL at byte {place}: zeros are padding")
+        end = len(data)
+        if end > self.length:
+            end = self.length
+            while data[end] & 0xC0 == 0x80:  # the character goes on here
+                end -= 1
+        return pad(np.frombuffer(data, np.uint8, count=end), self.length)
+
+    def default(self, value: Any) -> tuple[np.ndarray, ...]:
+        """A text as it is decoded."""
+        return self.decode(value, limits=Limits())
+
+    def spec(self) -> tuple[jax.ShapeDtypeStruct, ...]:
+        """Shape and dtype of the bytes and of their mask."""
+        shape = (self.length,)
+        return (jax.ShapeDtypeStruct(shape, np.uint8), jax.ShapeDtypeStruct(shape, np.bool_))
+
+
+def _utf8(part: Any) -> bytes:
+    """Valid UTF-8, from bytes, a text or a list of texts."""
+    if isinstance(part, list) and part and all(isinstance(text, str) for text in part):
+        part = ", ".join(part)
+    try:
+        if isinstance(part, str):
+            return part.encode("utf-8")
+        if isinstance(part, bytes):
+            str(part, "utf-8")
+            return part
+    except UnicodeError as error:
+        place = error.start if isinstance(error, UnicodeDecodeError | UnicodeEncodeError) else 0
+        raise DecodeError(f"text is not valid UTF-8 at byte {place}") from error
+    raise DecodeError(f"expected text, got {type(part).__name__}")

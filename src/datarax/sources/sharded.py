@@ -1,0 +1,86 @@
+"""Records of many files, decoded field by field."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from datarax.core.config import DataraxModuleConfig
+from datarax.core.data_source import DataSourceModule
+from datarax.core.element_batch import Element
+from datarax.sources.fields import Fields
+from datarax.sources.record import Fault, FieldError, FieldSkipped, RecordError, RecordSkipped
+from datarax.sources.shard import Shard, Shards
+
+
+class ShardedSource(DataSourceModule):
+    """The records of some shards, in the shards' order, as `fields` reads them.
+
+    A record's metadata are its `key`, `shard` and `row`. What a shard has lost as a whole is in
+    `faults`.
+
+    Args:
+      shards: the files.
+      fields: what a record's parts become; `None` infers it from the first records.
+
+    Raises:
+      ValueError: if there is no record at all, or no field can be inferred.
+    """
+
+    def __init__(self, shards: Sequence[Shard], *, fields: Fields | None = None) -> None:
+        super().__init__(DataraxModuleConfig())
+        self.shards = Shards(shards)
+        if len(self.shards) == 0:
+            lost = "".join(f"\n  {fault}" for fault in self.shards.faults)
+            names = ", ".join(shard.name for shard in self.shards.shards)
+            raise ValueError(f"there are no records in {names or 'no files'}{lost}")
+        self.fields = Fields.infer(self.shards) if fields is None else fields
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def __getitem__(self, index: int) -> Element:
+        """Record `index`, the same at every call.
+
+        Raises:
+          IndexError: if there is no such record.
+          RecordError: if it cannot be read, or lacks a field that it must have.
+          RecordSkipped: if it lacks a field without which it is to be left out.
+          OSError: if a file cannot be read.
+        """
+        place = index + len(self) if index < 0 else index
+        shard, row = self.shards.locate(place)
+        raw = shard.read(row)
+        try:
+            data = self.fields.read(raw)
+        except FieldError as error:
+            fault = Fault(shard.name, raw.key, row, error.field, error.reason)
+            kind = RecordSkipped if isinstance(error, FieldSkipped) else RecordError
+            raise kind(fault) from error
+        return Element(data, metadata={"key": raw.key, "shard": shard.name, "row": row})
+
+    @property
+    def faults(self) -> list[Fault]:
+        """What the shards have lost as a whole."""
+        return self.shards.faults
+
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """The fields that a record may lack."""
+        return self.fields.optional
+
+    def element_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shape and dtype of every field, the optional ones included."""
+        return self.fields.spec()
+
+    def fingerprint(self) -> str:
+        """16 hex digits that change with any shard, their order, and the fields."""
+        digest = hashlib.blake2b(digest_size=8)
+        digest.update(f"{self.shards.fingerprint()} {self.fields.fingerprint()}".encode())
+        return digest.hexdigest()
+
+
+def fields_of(fields: Any) -> Fields | None:
+    """Fields as they are, from a mapping as in a TOML file, or `None` to infer them."""
+    return fields if fields is None or isinstance(fields, Fields) else Fields.from_mapping(fields)

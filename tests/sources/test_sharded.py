@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+
+from datarax.core.element_batch import Batch
+from datarax.sources.fields import Fields
+from datarax.sources.record import Fault, RawRecord, RecordError, RecordSkipped
+from datarax.sources.sharded import ShardedSource, fields_of
+
+MAPPING = {
+    "n": {"from": "n", "decode": "number", "dtype": "int32"},
+    "name": {"from": "txt", "decode": "text", "length": 8, "missing": "mask"},
+    "kept": {"from": "kept", "decode": "number", "missing": "skip"},
+}
+
+
+class Numbered:
+    """Records `start` to `stop`, which all say their number in every part."""
+
+    def __init__(self, start, stop, *, faults=()):
+        self.start, self.stop, self.faults = start, stop, faults
+        self.name = f"{start}-{stop}"
+
+    def __len__(self):
+        return self.stop - self.start
+
+    def read(self, row):
+        n = self.start + row
+        if n == 6:
+            raise RecordError(Fault(self.name, "6", row, reason="cut"))
+        if n == 7:
+            raise OSError("the disk is gone")
+        text = b"\xff" if n == 4 else f"#{n}".encode()
+        kept = None if n == 5 else float(n)
+        return RawRecord(str(n), {"n": n, "kept": kept} | ({"txt": text} if n != 3 else {}))
+
+    def identity(self):
+        return self.name
+
+
+def source(**options):
+    return ShardedSource(
+        [Numbered(0, 3), Numbered(3, 3), Numbered(3, 8)],
+        **({"fields": Fields.from_mapping(MAPPING)} | options),
+    )
+
+
+def test_records_are_those_of_the_shards_in_order():
+    made = source()
+    assert len(made) == 8
+    for n in (0, 1, 2):
+        record = made[n]
+        assert record.data["n"] == n == record.data["kept"]
+        assert bytes(record.data["name"][record.data["name_mask"]]) == f"#{n}".encode()
+        assert record.metadata == {"key": str(n), "shard": "0-3", "row": n}
+    assert made[-8].data["n"] == 0
+    assert made[3].metadata == {"key": "3", "shard": "3-8", "row": 0}
+
+
+def test_a_masked_field_that_lacks_becomes_a_presence_entry():
+    made = source()
+    assert "name" not in made[3].data
+    batch = Batch.from_elements(
+        [made[2], made[3]], spec=made.element_spec(), optional=made.optional
+    )
+    assert batch.presence["name"].tolist() == [True, False]
+    assert set(batch.presence) == {"name", "name_mask"}
+
+
+def test_errors_name_shard_record_row_and_field():
+    with pytest.raises(RecordError, match="3-8, record '4', name: text is not valid UTF-8") as bad:
+        source()[4]
+    assert bad.value.fault == Fault("3-8", "4", 1, "name", "text is not valid UTF-8 at byte 0")
+    assert not isinstance(bad.value, RecordSkipped)
+    with pytest.raises(RecordSkipped, match="3-8, record '5', kept: the record lacks kept"):
+        source()[5]
+    with pytest.raises(RecordError, match="3-8, record '6': cut"):
+        source()[6]
+    with pytest.raises(OSError, match="the disk is gone"):
+        source()[7]
+
+
+@pytest.mark.parametrize("index", [8, -9])
+def test_there_is_no_record_beyond(index):
+    with pytest.raises(IndexError, match="of a source of 8"):
+        source()[index]
+
+
+def test_no_records_are_refused_with_what_is_lost():
+    fault = Fault("3-3", reason="cut")
+    with pytest.raises(ValueError, match="no records in 3-3, 4-4\n  3-3: cut"):
+        ShardedSource([Numbered(3, 3, faults=[fault]), Numbered(4, 4)])
+    with pytest.raises(ValueError, match="no records in no files"):
+        ShardedSource([])
+
+
+def test_faults_are_those_of_the_shards():
+    fault = Fault("0-1", reason="cut")
+    assert ShardedSource([Numbered(0, 1, faults=[fault])], fields=fields_of(MAPPING)).faults == [
+        fault
+    ]
+
+
+def test_the_fingerprint_changes_with_shards_and_fields():
+    fewer = {name: MAPPING[name] for name in ("n", "name")}
+    prints = {
+        source().fingerprint(),
+        source(fields=fields_of(fewer)).fingerprint(),
+        ShardedSource([Numbered(0, 3)], fields=fields_of(MAPPING)).fingerprint(),
+    }
+    assert len(prints) == 3
+    assert source().fingerprint() in prints
+
+
+def test_fields_are_inferred_where_they_are_not_given():
+    made = ShardedSource([Numbered(0, 7)])
+    assert list(made.element_spec()) == ["n", "kept", "caption", "caption_mask"]
+    assert made[2].data["n"] == 2
+    np.testing.assert_array_equal(made[2].data["caption"][:3], [35, 50, 0])
+
+
+def test_fields_are_taken_as_they_are_or_from_a_mapping():
+    fields = Fields.from_mapping(MAPPING)
+    assert fields_of(fields) is fields
+    assert fields_of(MAPPING) == fields
+    assert fields_of(None) is None

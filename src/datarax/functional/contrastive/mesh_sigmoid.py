@@ -24,7 +24,7 @@ from datarax.functional.contrastive.tiled_sigmoid import (
     sigmoid_row_gradients,
     sigmoid_sums,
 )
-from datarax.functional.contrastive.tiles import is_narrow, logits_of, narrowed
+from datarax.functional.contrastive.tiles import logits_of, narrowed
 
 Guest = tuple[Array, Array, Array]  # rows of y, which are there, and their labels
 
@@ -124,17 +124,15 @@ def _forward(form: MeshForm, x: Array, y: Array, line: Line, marks: Marks) -> tu
 def _backward(form: MeshForm, residuals: Any, g: Array) -> tuple:
     x, y, line, marks, sums, of_x, of_y = residuals
     xs, ys = (narrowed(v, form.operands) for v in (x, y))
-    d_x = g[:, None] * of_x
     level, equal = _level(form, g, marks.rows)
     again = partial(_columns_again, form, xs, ys, line=line, marks=marks, weights=g)
     d_y = lax.cond(equal, lambda: level * of_y, again)
-    if is_narrow(xs):
-        places = lax.iota(jnp.int32, x.shape[0])
-        own = g * own_slopes(sums.own, marks=marks._replace(own=places))
-        d_x = d_x + own[:, None] * ys.astype(g.dtype)
-        d_y = d_y + own[:, None] * xs.astype(g.dtype)
+    places = lax.iota(jnp.int32, x.shape[0])
+    own = g * own_slopes(sums.own, marks=marks._replace(own=places))
+    d_x = g[:, None] * of_x + own[:, None] * ys.astype(g.dtype)
+    d_y = d_y + own[:, None] * xs.astype(g.dtype)
     d_scale = jnp.sum(d_x * xs.astype(g.dtype))
-    of_line = Line(d_scale, jnp.sum(g * sums.slopes))
+    of_line = Line(d_scale, jnp.sum(g * sums.slopes + own))
     return (line.scale * d_x).astype(x.dtype), (line.scale * d_y).astype(y.dtype), of_line, None
 
 

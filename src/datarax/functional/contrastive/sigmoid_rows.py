@@ -27,7 +27,7 @@ from datarax.functional.contrastive.tiled_sigmoid import (
     sigmoid_row_gradients,
     sigmoid_sums,
 )
-from datarax.functional.contrastive.tiles import Tiling, is_narrow, narrowed, row_dot_products
+from datarax.functional.contrastive.tiles import Tiling, narrowed, row_dot_products
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -60,7 +60,7 @@ def _backward(tiling: Tiling, residuals: Any, g: Array) -> tuple:
     sides, (x, y, line, marks), (sums, of_x, of_y) = as_arrays(residuals)
     xs, ys = (narrowed(v, tiling.operands) for v in (x, y))
     marks, wide, n = with_diagonal(marks, xs), g.dtype, x.shape[0]
-    own = g * own_slopes(sums.own, marks=marks) if is_narrow(xs) else None
+    own = g * own_slopes(sums.own, marks=marks)
     d_x = d_y = d_scale = None
     if of_y is not None:
         level, equal = level_of(g, marks.rows)
@@ -70,18 +70,15 @@ def _backward(tiling: Tiling, residuals: Any, g: Array) -> tuple:
             lambda: level * of_y + slope_alone(again, g, others),
             lambda: again(g, others),
         )
-        if own is not None:
-            d_y = d_y.at[:n].add(own[:, None] * xs.astype(wide))
+        d_y = d_y.at[:n].add(own[:, None] * xs.astype(wide))
         d_scale = jnp.sum(row_dot_products(d_y, ys))
     if of_x is not None:
-        d_x = g[:, None] * of_x
-        if own is not None:
-            d_x = d_x + own[:, None] * ys[:n].astype(wide)
+        d_x = g[:, None] * of_x + own[:, None] * ys[:n].astype(wide)
         d_scale = jnp.sum(row_dot_products(d_x, xs))
     gradients = [None if d is None else line.scale * d for d in (d_x, d_y)]
     of_line = Line(
         as_cotangent(d_scale, line.scale, wanted=sides.scale),
-        as_cotangent(jnp.sum(g * sums.slopes), line.bias, wanted=sides.scale),
+        as_cotangent(jnp.sum(g * sums.slopes + own), line.bias, wanted=sides.scale),
     )
     sided = zip(gradients, (x, y), (sides.x, sides.y), strict=True)
     return (*(as_cotangent(d, p, wanted=want) for d, p, want in sided), of_line, None)

@@ -11,8 +11,9 @@ $G_{ij} = -z_{ij}\,\sigma(-z_{ij} L_{ij})$:
 - `sigmoid_column_gradients` is the last for given weights: 2 products.
 
 Contract: as in `tiled_softmax`. Sums over chunks of columns, and $G^\top x$ over devices, add up.
-A row that does not count is 0 in x, and its sum means nothing. Where the operands are narrow and
-`Marks.own` is given, the products leave the own pairs out: add `own_slopes` times their rows.
+A row that does not count is 0 in x, and its sum means nothing. Where `Marks.own` is given, the
+products and the sum of slopes leave the own pairs out, beside which the others would be rounded:
+add `own_slopes`, times their rows.
 """
 
 from typing import Any, NamedTuple
@@ -23,7 +24,6 @@ from jaxtyping import Array
 from datarax.functional.checks import accumulation_dtype
 from datarax.functional.contrastive.marks import Marks, of_rows, picked, without_own
 from datarax.functional.contrastive.tiles import (
-    is_narrow,
     logits_of,
     scan_rows,
     weighted_columns,
@@ -39,7 +39,7 @@ class Line(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Of the rows [n]: the losses, the slopes, and the logits that `Marks.own` names."""
+    """Of the rows [n]: the losses, the slopes but those of own pairs, and the own logits."""
 
     losses: Array
     slopes: Any
@@ -74,10 +74,9 @@ def sigmoid_row_gradients(
         signed, positive = _signed_logits(products, line, local, marks)
         decay = _decay(signed)
         losses = jnp.sum(_softplus(signed, decay), axis=1)
-        slopes = _slopes(signed, decay, positive)
+        slopes = without_own(_slopes(signed, decay, positive), local.own)
         total = jnp.sum(slopes, axis=1)
         own = None if local.own is None else picked(products, local.own) * line.scale + line.bias
-        slopes = without_own(slopes, local.own) if is_narrow(x) else slopes
         of_x = weighted_rows(slopes, y) if sides[0] else None
         carry = carry + weighted_columns(slopes, rows) if sides[1] else None
         return carry, (losses, total, own, of_x)
@@ -96,7 +95,7 @@ def sigmoid_column_gradients(
         rows, local, weight = block
         signed, positive = _signed_logits(logits_of(rows, y), line, local, marks)
         slopes = _slopes(signed, _decay(signed), positive) * weight[:, None]
-        slopes = without_own(slopes, local.own) if is_narrow(x) else slopes
+        slopes = without_own(slopes, local.own)
         return carry + weighted_columns(slopes, rows), None
 
     start = _zeros(x, y)

@@ -18,13 +18,20 @@ from jax import lax
 from jaxtyping import Array, Bool, Int
 
 from datarax.functional.checks import accumulation_dtype
-from datarax.functional.retrieval.relevance import Matching, block_rows
+from datarax.functional.retrieval.relevance import (
+    Matching,
+    Positives,
+    block_rows,
+    positives_of,
+)
 from datarax.functional.similarity import pairwise_dot_product
 
 # Products of fewer rows take another kernel on a CPU, which sums in another order.
 _PAIRS = 64
 # Two counts share an int32: of at most this many scores at a time.
 _COUNTED = 2**15 - 1
+# Rows whose comparisons, which XLA writes out before it adds them up, stay in a cache.
+_FEW = 8
 _NOWHERE = 2**31 - 1
 
 
@@ -43,14 +50,6 @@ class Contest(NamedTuple):
     right: Int[Array, " n"]
     before: Int[Array, " n"]
     counted: Bool[Array, " n"]
-
-
-class Positives(NamedTuple):
-    """The targets of query i: `order[first[i] + k]` for k < `count[i]`, ascending."""
-
-    order: Array
-    first: Array
-    count: Array
 
 
 class _Block(NamedTuple):
@@ -83,27 +82,6 @@ class _Columns(NamedTuple):
 Body = Callable[[Any, _Block], tuple[Any, Contest]]
 
 
-def positives_of(pairs: Matching) -> Positives:
-    """The present targets that share the id of each query that is present.
-
-    Example:
-      >>> ids = jnp.array([7, 5, 7])
-      >>> positives_of(Matching(jnp.eye(3), jnp.eye(3), ids, ids, None, None)).count.tolist()
-      [2, 1, 2]
-    """
-    labels, there, m = pairs.target_ids, pairs.there, len(pairs.targets)
-    absent = jnp.zeros(m, bool) if there is None else ~there
-    labels = jnp.where(absent, jnp.iinfo(labels.dtype).max, labels)
-    order = jnp.lexsort((absent, labels))
-    low = jnp.searchsorted(labels[order], pairs.query_ids, side="left")
-    high = jnp.searchsorted(labels[order], pairs.query_ids, side="right")
-    high = jnp.minimum(high, jnp.sum(~absent, dtype=high.dtype))
-    count = jnp.maximum(high - low, 0)
-    if pairs.asked is not None:
-        count = jnp.where(pairs.asked, count, 0)
-    return Positives(order.astype(jnp.int32), low.astype(jnp.int32), count.astype(jnp.int32))
-
-
 def count_rows(pairs: Matching, *, block_size: int | None) -> Contest:
     """The contest of each query among the targets, in one pass over blocks of queries.
 
@@ -124,7 +102,9 @@ def count_rows(pairs: Matching, *, block_size: int | None) -> Contest:
 
     def body(carry: None, part: _Block) -> tuple[None, Contest]:
         scores = pairwise_dot_product(part.queries, pairs.targets)
-        return carry, _rows(scores, own, part, there=pairs.there)
+        best = _best_of_rows(scores, own, part)
+        counts, _ = _block_counts(scores, best.score, None, where=pairs.there)
+        return carry, _rows(scores, best, counts, part=part, there=pairs.there)
 
     return _over_blocks(body, None, pairs, own, size=size)[1]
 
@@ -155,9 +135,12 @@ def count_both(pairs: Matching, *, block_size: int | None) -> tuple[Contest, Con
     def body(columns: _Columns, part: _Block) -> tuple[_Columns, Contest]:
         queries = jnp.where(part.live[:, None], part.queries, jnp.nan)  # NaN is counted nowhere
         scores = pairwise_dot_product(queries, pairs.targets)
-        columns = _add_block(columns, scores, best, part)
+        mine = _best_of_rows(scores, own, part)
+        of_rows, of_columns = _block_counts(scores, mine.score, best.score, where=pairs.there)
+        columns = _add_block(columns, scores, of_columns, best=best, part=part)
         seen = _seen(columns.seen, scores, own, part, best=best)
-        return columns._replace(seen=seen), _rows(scores, own, part, there=pairs.there)
+        found = _rows(scores, mine, of_rows, part=part, there=pairs.there)
+        return columns._replace(seen=seen), found
 
     zero = jnp.zeros(m, jnp.int32)
     unseen = _Best(jnp.full(m, -jnp.inf, best.score.dtype), zero, zero + _NOWHERE)
@@ -226,33 +209,77 @@ def _joined(blocks: Array, n: int) -> Array:
     return jnp.concatenate([blocks[:-1].reshape(-1), blocks[-1, blocks.shape[1] - left :]])
 
 
-def _rows(scores: Array, own: Positives, part: _Block, *, there: Array | None) -> Contest:
-    """The contests of the rows of a block."""
+def _best_of_rows(scores: Array, own: Positives, part: _Block) -> _Best:
+    """The best positive of each row of a block."""
 
     def look(k: Array, best: _Best) -> _Best:
         column = own.order[jnp.minimum(part.first + k, own.order.shape[0] - 1)]
         return _better(best, _read(scores, column), at=column, there=k < part.count)
 
-    best = _look_at_all(look, part.count, scores.dtype)
+    return _look_at_all(look, part.count, scores.dtype)
+
+
+def _block_counts(
+    scores: Array, of_rows: Array, of_columns: Array | None, *, where: Array | None
+) -> tuple[tuple[Array, Array], Any]:
+    """`_counts` of the rows and the columns of a block beside a threshold for each."""
+    present = None if where is None else where[None, :]
+    start = None if of_columns is None else (jnp.zeros(scores.shape[1], jnp.int32),) * 2
+
+    def step(total: Any, strip: tuple[Array, Array]) -> tuple[Any, tuple[Array, Array]]:
+        part, limit = strip
+        if of_columns is not None:
+            total = jax.tree.map(jnp.add, total, _counts(part, of_columns[None, :], axis=0))
+        return total, _counts(part, limit[:, None], axis=1, where=present)
+
+    columns, rows = _over_strips(step, start, (scores, of_rows))
+    return rows, columns
+
+
+def _over_strips(step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, arrays: Any) -> Any:
+    """`lax.scan` over strips of a few rows: of a whole block, what XLA writes out is as large."""
+    size = jax.tree.leaves(arrays)[0].shape[0]
+    few = _FEW if size % _FEW == 0 else size
+
+    def at(carry: Any, begin: Array) -> tuple[Any, Any]:
+        strip = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, begin, few), arrays)
+        return step(carry, strip)
+
+    carry, found = lax.scan(at, carry, jnp.arange(0, size, few, dtype=jnp.int32))
+    return carry, jax.tree.map(jnp.ravel, found)
+
+
+def _rows(
+    scores: Array, best: _Best, counts: tuple[Array, Array], *, part: _Block, there: Array | None
+) -> Contest:
+    """The contests of the rows of a block."""
     present = None if there is None else there[None, :]
-    above, level = _counts(scores, best.score[:, None], axis=1, where=present)
+    above, level = counts
     competing = jnp.int32(scores.shape[1]) if there is None else jnp.sum(there, dtype=jnp.int32)
     level = jnp.where(jnp.isneginf(best.score), competing - above, level)
     counted = part.count > 0
 
     def earlier() -> Array:
         index = jnp.arange(scores.shape[1], dtype=jnp.int32)[None, :]
-        ahead = _is_level(scores, best.score[:, None]) & (index < best.at[:, None])
-        return jnp.sum(ahead if present is None else ahead & present, axis=1, dtype=jnp.int32)
+
+        def step(_: None, strip: tuple) -> tuple[None, Array]:
+            part, score, at = strip
+            ahead = _is_level(part, score[:, None]) & (index < at[:, None])
+            ahead = ahead if present is None else ahead & present
+            return None, jnp.sum(ahead, axis=1, dtype=jnp.int32)
+
+        return _over_strips(step, None, (scores, best.score, best.at))[1]
 
     tied = jnp.any(counted & (level > best.right))
     before = lax.cond(tied, earlier, lambda: jnp.zeros_like(above))
     return _closed(above, level, right=best.right, before=before, counted=counted)
 
 
-def _add_block(columns: _Columns, scores: Array, best: _Best, part: _Block) -> _Columns:
+def _add_block(
+    columns: _Columns, scores: Array, counts: tuple[Array, Array], *, best: _Best, part: _Block
+) -> _Columns:
     """The counts of the columns with those of a block, in which dead rows are NaN."""
-    above, level = _counts(scores, best.score[None, :], axis=0)
+    above, level = counts
     low = jnp.isneginf(best.score)
     level = jnp.where(low, jnp.sum(part.live, dtype=jnp.int32) - above, level)
     inside = (best.at >= part.index[0]) & (best.at <= part.index[-1])
@@ -260,8 +287,12 @@ def _add_block(columns: _Columns, scores: Array, best: _Best, part: _Block) -> _
     tied = jnp.any((level > inside.astype(jnp.int32)) & (best.at > part.index[0]))
 
     def earlier() -> Array:
-        ahead = _is_level(scores, best.score[None, :]) & (part.index[:, None] < best.at[None, :])
-        return jnp.sum(ahead & part.live[:, None], axis=0, dtype=jnp.int32)
+        def step(total: Array, strip: tuple) -> tuple[Array, None]:
+            scores, index, live = strip
+            ahead = _is_level(scores, best.score[None, :]) & (index[:, None] < best.at[None, :])
+            return total + jnp.sum(ahead & live[:, None], axis=0, dtype=jnp.int32), None
+
+        return _over_strips(step, jnp.zeros_like(above), (scores, part.index, part.live))[0]
 
     before = lax.cond(tied, earlier, lambda: jnp.zeros_like(above))
     return columns._replace(
@@ -273,9 +304,10 @@ def _counts(
     scores: Array, threshold: Array, *, axis: int, where: Array | None = None
 ) -> tuple[Array, Array]:
     """How many scores are above the threshold and how many level, along an axis; NaN is neither."""
-    above, total = [], []
-    for begin in range(0, scores.shape[axis], _COUNTED):
-        end = min(begin + _COUNTED, scores.shape[axis])
+    above, total, size = [], [], scores.shape[axis]
+    width = -(-size // -(-size // _COUNTED))
+    for begin in range(0, size, width):
+        end = min(begin + width, size)
         part = lax.slice_in_dim(scores, begin, end, axis=axis)
         larger = (part > threshold).astype(jnp.int32) * (_COUNTED + 1)
         marks = larger + (part >= threshold).astype(jnp.int32)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from datarax.functional.checks import accumulation_dtype, broadcast_mask
 from datarax.functional.masking import masked_mean
-from datarax.functional.retrieval.counting import Contest, count_rows, positives_of
+from datarax.functional.retrieval.counting import Contest, count_rows
 from datarax.functional.retrieval.rank_statistics import (
     mean_rank,
     mean_reciprocal_rank,
@@ -23,7 +23,7 @@ from datarax.functional.retrieval.ranks import (
     hit_probability,
     rank_of,
 )
-from datarax.functional.retrieval.relevance import Matching, in_blocks, matching
+from datarax.functional.retrieval.relevance import Matching, in_blocks, matching, positives_of
 
 
 class RankedRelevance(NamedTuple):

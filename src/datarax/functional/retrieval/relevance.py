@@ -60,13 +60,45 @@ def matching(
     return Matching(queries, targets, query_ids, target_ids, query_presence, target_presence)
 
 
-def block_rows(n: int, m: int, *, block_size: int | None, most: int = 512) -> int:
+class Positives(NamedTuple):
+    """The targets of query i: `order[first[i] + k]` for k < `count[i]`, ascending."""
+
+    order: Array
+    first: Array
+    count: Array
+
+
+def positives_of(pairs: Matching) -> Positives:
+    """The present targets that share the id of each query that is present.
+
+    Example:
+      >>> ids = jnp.array([7, 5, 7])
+      >>> positives_of(Matching(jnp.eye(3), jnp.eye(3), ids, ids, None, None)).count.tolist()
+      [2, 1, 2]
+    """
+    labels, there, m = pairs.target_ids, pairs.there, len(pairs.targets)
+    absent = jnp.zeros(m, bool) if there is None else ~there
+    labels = jnp.where(absent, jnp.iinfo(labels.dtype).max, labels)
+    order = jnp.lexsort((absent, labels))
+    low = jnp.searchsorted(labels[order], pairs.query_ids, side="left")
+    high = jnp.searchsorted(labels[order], pairs.query_ids, side="right")
+    high = jnp.minimum(high, jnp.sum(~absent, dtype=high.dtype))
+    count = jnp.maximum(high - low, 0)
+    if pairs.asked is not None:
+        count = jnp.where(pairs.asked, count, 0)
+    return Positives(order.astype(jnp.int32), low.astype(jnp.int32), count.astype(jnp.int32))
+
+
+def block_rows(
+    n: int, m: int, *, block_size: int | None, most: int = 512, held: int = 20 * 2**20
+) -> int:
     """How many rows of scores [n, m] are held at a time.
 
     Args:
       n, m: of the whole matrix.
-      block_size: the number asked for; `None` takes what 40 MiB of float32 hold.
-      most: the bound of what is chosen.
+      block_size: the number asked for; `None` takes what is chosen.
+      most: the most rows that are chosen.
+      held: the most scores that are chosen: 80 MiB of float32.
 
     Returns:
       At least 1; at most `n` where there are rows.
@@ -76,10 +108,10 @@ def block_rows(n: int, m: int, *, block_size: int | None, most: int = 512) -> in
 
     Example:
       >>> block_rows(100_000, 100_000, block_size=None)
-      96
+      192
     """
     if block_size is None:
-        fitting = min(max(10 * 2**20 // max(m, 1), 1), most)
+        fitting = min(max(held // max(m, 1), 1), most)
         block_size = fitting // 32 * 32 or fitting
     if block_size < 1:
         raise ValueError(f"block_size must be positive, got {block_size}")
@@ -104,7 +136,7 @@ def in_blocks(
       Array([1., 1., 1.], dtype=float32)
     """
     n = len(pairs.queries)
-    size = block_rows(n, len(pairs.targets), block_size=block_size, most=256)
+    size = block_rows(n, len(pairs.targets), block_size=block_size, most=256, held=10 * 2**20)
     count = max(-(-n // size), 1)  # a block of filling where there are no queries
     fill = count * size - n
     rows = jnp.pad(pairs.queries, ((0, fill), (0, 0)))

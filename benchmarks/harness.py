@@ -143,17 +143,11 @@ def compile_seconds(function: Callable[..., Any], *arguments: Any) -> float:
 
 
 def peak_resident_bytes(code: str) -> int:
-    """The growth of a fresh process's peak resident memory over `code`, after its imports.
-
-    The code is split at the line `# measured`: what stands above runs first.
-    """
-    before, after = code.split("# measured\n")
-    script = (
-        f"{before}\nimport resource\n"
-        "base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        f"{after}\n"
-        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base) * 1024)\n"
-    )
+    """The peak resident memory of a fresh process that runs `code`, its imports and all."""
+    script = f"""{code}
+import resource
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )

@@ -20,7 +20,7 @@ def report(quick: bool) -> Report:
     out = Report("Retrieval: ranks of both directions in one pass")
     compare(out, 2048 if quick else 8192, rounds=3 if quick else 7, tiles=TILES)
     if not quick:
-        compare(out, 32768, rounds=3, tiles=(512,), both_alone=True)
+        compare(out, 32768, rounds=2, tiles=(512,), both_alone=True)
     sorting(out, 2048 if quick else 8192, rounds=3)
     memory(out)
     exactness(out, 1000 if quick else 3000)

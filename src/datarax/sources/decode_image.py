@@ -14,10 +14,11 @@ from datarax.sources.record import DecodeError
 
 Mode = Literal["RGB", "L", "RGBA"]
 Resample = Literal["bicubic", "bilinear", "nearest"]
-CHANNELS = {"RGB": 3, "L": 1, "RGBA": 4}
+CHANNELS = {"RGB": 3, "RGBA": 4}
 # without EPS and its kind, for which Pillow would start another program
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 ORIENTATION = 0x0112
+START_OF_SCAN = 0xDA
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -58,6 +59,11 @@ class ImageDecoder:
             options = list(get_args(Resample))
             raise ValueError(f"resample must be one of {options}, got {self.resample!r}")
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the field."""
+        return self.size if self.mode == "L" else (*self.size, CHANNELS[self.mode])
+
     def decode(self, part: Any, *, limits: Limits) -> tuple[np.ndarray, ...]:
         """The image, uint8.
 
@@ -67,14 +73,8 @@ class ImageDecoder:
         if not isinstance(part, bytes):
             raise DecodeError(f"expected the bytes of an image, got {type(part).__name__}")
         try:
-            image = self._open_jpeg(part, limits) if _is_plain_jpeg(part) else None
-            if image is None:
-                image = self._open(part, limits)
-            height, width = self.size
-            if image.size != (width, height):
-                filter_ = Image.Resampling[self.resample.upper()]
-                image = image.resize((width, height), filter_)
-            return (np.asarray(image),)
+            made = self._jpeg(part, limits) if _is_plain_jpeg(part) else None
+            return (self._resized(self._open(part, limits)) if made is None else made,)
         except (DecodeError, MemoryError):
             raise
         except Exception as error:  # damaged bytes raise whatever: OSError, SyntaxError, KeyError..
@@ -87,12 +87,11 @@ class ImageDecoder:
         """One brightness, 0 to 255, everywhere."""
         if type(value) is not int or not 0 <= value <= 255:
             raise DecodeError(f"expected a brightness of 0 to 255, got {value!r}")
-        return (np.full(self.spec()[0].shape, value, np.uint8),)
+        return (np.full(self.shape, value, np.uint8),)
 
     def spec(self) -> tuple[jax.ShapeDtypeStruct, ...]:
         """Shape and dtype."""
-        channels = () if self.mode == "L" else (CHANNELS[self.mode],)
-        return (jax.ShapeDtypeStruct((*self.size, *channels), np.uint8),)
+        return (jax.ShapeDtypeStruct(self.shape, np.uint8),)
 
     def _open(self, data: bytes, limits: Limits) -> Image.Image:
         """By Pillow: upright and in the right mode, of any size."""
@@ -100,36 +99,44 @@ class ImageDecoder:
             _check_pixels(_webp_size(data), limits)  # Pillow makes its canvas at once
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_pixels(image.size, limits)
-            if self.resample != "nearest":
+            if image.format in ("JPEG", "MPO") and self.resample != "nearest":
                 side = max(self.size)  # it may yet be turned
                 image.draft("L" if self.mode == "L" else "RGB", (side, side))
             image.load()
             return _convert(_upright(image, _orientation(image)), self.mode)
 
-    def _open_jpeg(self, data: bytes, limits: Limits) -> Image.Image | None:
+    def _jpeg(self, data: bytes, limits: Limits) -> np.ndarray | None:
         """By simplejpeg; `None` where Pillow is to judge: CMYK, and whatever it complains of."""
         import simplejpeg
 
+        grey = self.mode == "L"
+        height, width = (0, 0) if self.resample == "nearest" else self.size
         try:
             rows, columns, space, _ = simplejpeg.decode_jpeg_header(data)
-        except ValueError:
-            return None
-        _check_pixels((columns, rows), limits)
-        if space not in ("YCbCr", "Gray"):
-            return None
-        turn = _jpeg_orientation(data)
-        height, width = (0, 0) if self.resample == "nearest" else self.size
-        if turn > 4:
-            height, width = width, height
-        grey = self.mode == "L"
-        try:
-            pixels = simplejpeg.decode_jpeg(
+            _check_pixels((columns, rows), limits)
+            if space not in ("YCbCr", "Gray"):
+                return None
+            turn = _jpeg_orientation(data)
+            if turn > 4:
+                height, width = width, height
+            pixels: np.ndarray = simplejpeg.decode_jpeg(
                 data, "GRAY" if grey else "RGB", min_height=height, min_width=width, min_factor=1
             )
+        except DecodeError:
+            raise
         except ValueError:
             return None
-        image = Image.fromarray(pixels[:, :, 0] if grey else pixels)
-        return _convert(_upright(image, turn), self.mode)
+        if grey:
+            pixels = pixels[:, :, 0]
+        if turn == 1 and pixels.shape == self.shape:
+            return pixels
+        return self._resized(_convert(_upright(Image.fromarray(pixels), turn), self.mode))
+
+    def _resized(self, image: Image.Image) -> np.ndarray:
+        height, width = self.size
+        if image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling[self.resample.upper()])
+        return np.asarray(image)
 
 
 def _is_plain_jpeg(data: bytes) -> bool:
@@ -162,11 +169,14 @@ def _little(data: bytes) -> int:
 
 
 def _jpeg_orientation(data: bytes) -> int:
-    """Of a JPEG: its header is only parsed where it has EXIF at all."""
-    if data.find(b"Exif\0\0", 0, 2**18) < 0:
-        return 1
-    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-        return _orientation(image)
+    """Of a JPEG: Pillow only reads its header where it has EXIF at all."""
+    place = 2
+    while place + 10 < len(data) and data[place] == 0xFF and data[place + 1] != START_OF_SCAN:
+        if data[place + 4 : place + 10] == b"Exif\0\0":
+            with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+                return _orientation(image)
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return 1
 
 
 def _orientation(image: Image.Image) -> int:

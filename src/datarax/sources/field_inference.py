@@ -108,14 +108,17 @@ def _alternatives(names: list[str], records: list[dict[str, Any]]) -> Iterator[t
 
 
 def _name(parts: tuple[str, ...], taken: Options) -> str:
-    """A field's name: of the family, of the last key, or the whole, whichever is free."""
+    """A field's name: of the family, of the last key, or the whole, whichever is free.
+
+    Neither a mask of another, nor with a mask that is another.
+    """
     whole = parts[0].replace(".", "_")
     family = next((name for name, f in FAMILIES.items() if parts[0].lower() in f), whole)
     steps = parts[0].split(".")
     last = steps[-1] if steps[0].lower() == "json" else whole
     if len(steps) > 1 and any(steps[-1].lower() in f for f in FAMILIES.values()):
         last = "_".join(steps[:-1])  # seg.png
-    masks = {f"{name}_mask" for name in taken}
+    masks = {f"{name}_mask" for name in taken} | {name.removesuffix("_mask") for name in taken}
     choices = [*([family] if len(steps) == 1 else []), last, whole]
     free = [name for name in choices if name and name not in taken and name not in masks]
     return free[0] if free else f"{whole}_{len(taken)}"

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol, get_args
 
@@ -18,6 +19,8 @@ from datarax.sources.find_part import find_part
 from datarax.sources.limits import Limits
 from datarax.sources.record import DecodeError, FieldError, FieldSkipped, RawRecord
 from datarax.sources.shard import Shards
+
+logger = logging.getLogger(__name__)
 
 Missing = Literal["error", "skip", "mask", "default"]
 
@@ -192,7 +195,9 @@ class Fields:
         from datarax.sources.field_inference import infer_options
 
         chosen = limits or Limits()
-        return cls.from_mapping(infer_options(shards, limits=chosen), limits=chosen)
+        made = cls.from_mapping(infer_options(shards, limits=chosen), limits=chosen)
+        logger.info("fields, inferred from the first records:\n%s", made)
+        return made
 
     def read(self, raw: RawRecord) -> dict[str, np.ndarray]:
         """A record's fields. One that lacks, with `missing="mask"`, is not in the dict.

@@ -7,7 +7,7 @@ import pytest
 from datarax.core.config import DataraxModuleConfig
 from datarax.core.data_source import DataSourceModule
 from datarax.core.element_batch import Element
-from datarax.pipeline import Loader, epoch_order
+from datarax.pipeline import Loader
 from datarax.sources import MemorySource
 
 
@@ -69,18 +69,6 @@ def test_the_last_batch_is_padded_or_dropped():
     assert batches.read(0, 2)["x"].tolist() == [8, 9, 8, 8]
     assert loader(drop_remainder=True).batches_per_epoch == 2
     assert loader(size=8).batches_per_epoch == 2
-
-
-def test_order_is_a_function_of_seed_and_epoch():
-    orders = {
-        (seed, epoch): tuple(epoch_order(50, epoch=epoch, seed=seed, shuffle=True))
-        for seed in (0, 1)
-        for epoch in (0, 1, 2)
-    }
-    assert len(set(orders.values())) == 6
-    epoch_order.cache_clear()
-    assert orders[1, 2] == tuple(epoch_order(50, epoch=2, seed=1, shuffle=True))
-    assert tuple(epoch_order(5, epoch=7, seed=1, shuffle=False)) == (0, 1, 2, 3, 4)
 
 
 @pytest.mark.parametrize("source", [memory(11), Squares(11)])

@@ -99,10 +99,14 @@ class Loader:
                 f"got {epoch} and {batch}"
             )
         records, size = self.settings["records"], self.settings["batch_size"]
-        order = epoch_order(
-            records, epoch=epoch, seed=self.settings["seed"], shuffle=self.settings["shuffle"]
+        rows = epoch_order(
+            records,
+            epoch=epoch,
+            seed=self.settings["seed"],
+            shuffle=self.settings["shuffle"],
+            start=batch * size,
+            stop=min((batch + 1) * size, records),
         )
-        rows = order[batch * size : (batch + 1) * size]
         valid = np.arange(size) < len(rows)
         rows = np.concatenate([rows, np.repeat(rows[:1], size - len(rows))])
         wide = records > 2**32

@@ -1,0 +1,81 @@
+"""What a source may offer beyond its records."""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from datarax.core.data_source import DataSourceModule
+from datarax.core.element_batch import Batch
+from datarax.core.fields import flatten
+from datarax.sources.record import Fault
+
+
+@runtime_checkable
+class Columnar(Protocol):
+    """Hands out many records at once, none of which can be at fault."""
+
+    def take(self, rows: np.ndarray) -> Batch:
+        """Records by number, as a batch whose structure does not depend on the rows."""
+
+
+@runtime_checkable
+class Fingerprinted(Protocol):
+    """Tells one content from another."""
+
+    def fingerprint(self) -> str:
+        """Changes with the content."""
+
+
+@runtime_checkable
+class Faulty(Protocol):
+    """Knows what it has lost as a whole."""
+
+    @property
+    def faults(self) -> Sequence[Fault]:
+        """What no record number speaks of: a part behind a cut, a file that is refused."""
+
+
+@runtime_checkable
+class PartlyOptional(Protocol):
+    """Knows which fields a record may lack."""
+
+    @property
+    def optional(self) -> Sequence[str]:
+        """Their names."""
+
+
+def source_fingerprint(source: DataSourceModule) -> str:
+    """The source's own fingerprint; else its type, its size and its fields."""
+    if isinstance(source, Fingerprinted):
+        return source.fingerprint()
+    fields = ", ".join(f"{name} {kind}" for name, kind in described_fields(source).items())
+    return f"{type(source).__name__}({len(source)} records, {fields})"
+
+
+def described_fields(source: DataSourceModule) -> dict[str, str]:
+    """Dtype and shape of every field, nested ones by path.
+
+    Example:
+      >>> from datarax.sources import MemorySource
+      >>> described_fields(MemorySource({"x": np.zeros((3, 2), np.uint8)}))
+      {'x': 'uint8[2]'}
+    """
+    return {
+        ".".join(path): f"{np.dtype(spec.dtype)}[{', '.join(map(str, spec.shape))}]"
+        for path, spec in flatten(source.element_spec()).items()
+    }
+
+
+def optional_fields(source: DataSourceModule) -> tuple[str, ...]:
+    """The fields that a record may lack; of a source that does not say, all."""
+    if isinstance(source, PartlyOptional):
+        return tuple(source.optional)
+    if isinstance(source, Columnar):
+        return tuple(source.take(np.zeros(1, np.int64)).presence)
+    return tuple(described_fields(source))
+
+
+def lost_parts(source: DataSourceModule) -> list[Fault]:
+    """What the source has lost as a whole; nothing, of a source that does not say."""
+    return list(source.faults) if isinstance(source, Faulty) else []

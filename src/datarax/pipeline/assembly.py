@@ -1,0 +1,159 @@
+"""The rows of one batch, filled in any order and from any thread."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from datarax.core.data_source import DataSourceModule
+from datarax.core.element_batch import Batch, Element, covers, split_index
+from datarax.core.fields import Path, flatten, nest
+from datarax.sources.record import Fault, RecordError, RecordSkipped
+from datarax.sources.traits import Columnar, optional_fields
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """A batch under way.
+
+    Attributes:
+      records: record numbers int64 [m]; the rows from m on are padding.
+      data: zeros [B, ...] by path, to be filled.
+      presence: False [B] for each optional field.
+      valid: False [B].
+      metadata: one dict a row.
+      faults: by row, why it is not valid.
+      skipped: rows left out by choice.
+    """
+
+    records: np.ndarray
+    data: dict[Path, np.ndarray]
+    presence: dict[str, np.ndarray]
+    valid: np.ndarray
+    metadata: list[dict[str, Any]]
+    faults: dict[int, Fault]
+    skipped: set[int]
+
+
+class Assembler:
+    """Makes batches of a source's records, of the same shapes whatever can be read.
+
+    Args:
+      source: where the records are.
+      optional: fields that a record may lack; `None` is what the source says, all if it does not.
+
+    Raises:
+      ValueError: if `optional` names no field.
+    """
+
+    def __init__(self, source: DataSourceModule, *, optional: Sequence[str] | None) -> None:
+        self.source = source
+        self.spec: dict[Path, jax.ShapeDtypeStruct] = flatten(source.element_spec())
+        names = optional_fields(source) if optional is None else tuple(optional)
+        fields = [".".join(path) for path in self.spec]
+        if extra := [n for n in names if not any(covers(n, field) for field in fields)]:
+            raise ValueError(f"optional names no field: {extra}; there are {fields}")
+        self.optional = tuple(f for f in fields if any(covers(name, f) for name in names))
+
+    def empty(self, records: np.ndarray, size: int) -> Rows:
+        """Rows of zeros, none of them valid."""
+        return Rows(
+            records,
+            {path: np.zeros((size, *s.shape), s.dtype) for path, s in self.spec.items()},
+            {name: np.zeros(size, bool) for name in self.optional},
+            np.zeros(size, bool),
+            [{} for _ in range(size)],
+            {},
+            set(),
+        )
+
+    def fill(self, rows: Rows, start: int, stop: int) -> None:
+        """Read the records of some rows. A record that cannot be read leaves zeros and its fault.
+
+        Raises:
+          ValueError: if a record does not fit the source's own spec.
+          OSError: if a file cannot be read.
+        """
+        if isinstance(self.source, Columnar):
+            self._take(self.source, rows, slice(start, stop))
+            return
+        for row in range(start, stop):
+            number = int(rows.records[row])
+            try:
+                self._read(rows, row, number)
+            except RecordSkipped as skip:
+                rows.skipped.add(row)
+                rows.metadata[row] = {"skipped": str(skip.fault)}
+            except RecordError as error:
+                rows.faults[row] = error.fault
+                rows.metadata[row] = {"fault": str(error.fault)}
+            except Exception as error:
+                error.add_note(f"while reading record {number} of {type(self.source).__name__}")
+                raise
+
+    def _read(self, rows: Rows, row: int, number: int) -> None:
+        element = self.source[number]
+        values = self._checked(element, number)
+        for path, value in values.items():  # nothing is written before all is checked
+            rows.data[path][row] = value
+            if (name := ".".join(path)) in rows.presence:
+                rows.presence[name][row] = True
+        rows.metadata[row] = dict(element.metadata or {})
+        rows.valid[row] = True
+
+    def _checked(self, element: Element, number: int) -> dict[Path, np.ndarray]:
+        if not isinstance(element.data, Mapping):
+            raise TypeError(f"a record's data must be a dict, got {type(element.data).__name__}")
+        if jax.tree.leaves(element.state):
+            raise ValueError("a pipeline carries no states: put them into the records' data")
+        values = {path: np.asarray(x) for path, x in flatten(element.data).items() if x is not None}
+        if extra := [".".join(path) for path in values if path not in self.spec]:
+            raise ValueError(f"record {number} has {extra}, which element_spec does not name")
+        for path, spec in self.spec.items():
+            name = ".".join(path)
+            if path not in values:
+                if name not in self.optional:
+                    raise RecordError(_lacking(element, name, number))
+            elif (values[path].shape, values[path].dtype) != (spec.shape, spec.dtype):
+                raise ValueError(
+                    f"record {number}: field {name!r} is {values[path].dtype}"
+                    f"{list(values[path].shape)}, element_spec says {spec.dtype}{list(spec.shape)}"
+                )
+        return values
+
+    def _take(self, source: Columnar, rows: Rows, part: slice) -> None:
+        batch = source.take(rows.records[part])
+        for path, column in flatten(batch.data).items():
+            rows.data[path][part] = column
+        for name, there in rows.presence.items():
+            there[part] = batch.presence.get(name, True)
+        if batch.metadata is not None:
+            rows.metadata[part] = [dict(row) for row in batch.metadata]
+        rows.valid[part] = True
+
+    def batch(self, rows: Rows, *, epoch: int, wide: bool) -> Batch:
+        """The filled rows. Padding has record number 0."""
+        numbers = np.zeros(len(rows.valid), np.int64)
+        numbers[: len(rows.records)] = rows.records
+        return Batch.from_parts(
+            nest(rows.data),
+            valid_mask=rows.valid,
+            presence=rows.presence,
+            record_index=split_index(numbers) if wide else numbers.astype(np.uint32),
+            epoch=np.uint32(epoch),
+            metadata=rows.metadata if any(rows.metadata) else None,
+            validate=False,
+        )
+
+
+def _lacking(element: Element, name: str, number: int) -> Fault:
+    about = element.metadata or {}
+    return Fault(
+        str(about.get("shard", "")),
+        key=str(about.get("key", number)),
+        row=about.get("row", number),
+        field=name,
+        reason="the record lacks the field",
+    )

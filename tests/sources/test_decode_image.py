@@ -174,6 +174,14 @@ def test_truncated_images_are_refused_in_one_line(jpeg, kind):
         assert "0x" not in str(caught.value)
 
 
+def test_jpeg_with_bytes_that_belong_nowhere_is_read(jpeg):
+    data = encoded(smooth(16, 16), "JPEG", quality=95)
+    scan = data.index(b"\xff\xda")
+    strange = data[:scan] + bytes(3) + data[scan:]
+    apart = decode(strange, (16, 16)).astype(int) - decode(data, (16, 16))
+    assert np.abs(apart).max() <= 3
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF"])
 def test_any_changed_byte_gives_an_image_or_a_reason(jpeg, kind):
     data = encoded(smooth(12, 12), kind)

@@ -1,6 +1,8 @@
 import io
 import json
+import pickle
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -145,6 +147,30 @@ def test_the_fingerprint_changes_with_every_option_and_limit():
     assert all(len(p) == 16 for p in prints)
 
 
+def test_the_fingerprint_tells_the_decoders_of_jpeg_apart(monkeypatch):
+    monkeypatch.setattr("datarax.sources.fields.HAS_SIMPLEJPEG", True)
+    images, text = fields(), Fields.from_mapping({"a": TEXT})
+    with_simplejpeg = images.fingerprint(), text.fingerprint()
+    monkeypatch.setattr("datarax.sources.fields.HAS_SIMPLEJPEG", False)
+    assert images.fingerprint() != with_simplejpeg[0]
+    assert text.fingerprint() == with_simplejpeg[1]
+
+
+def test_fields_travel_to_other_processes():
+    again = pickle.loads(pickle.dumps(fields()))
+    assert again == fields()
+    assert again.read(record())["score"] == 0.5
+
+
+def test_many_threads_read_what_one_does():
+    records = [record(png=png(i), txt=f"#{i}".encode()) for i in range(64)]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(fields().read, records))
+    for i, made in enumerate(together):
+        assert (made["image"] == i).all()
+        assert bytes(made["caption"][made["caption_mask"]]) == f"#{i}".encode()
+
+
 TEXT = {"from": "txt", "decode": "text"}
 
 
@@ -155,6 +181,8 @@ TEXT = {"from": "txt", "decode": "text"}
         ({"a": "txt"}, "field 'a': expected a table of options, got 'txt'"),
         ({"a": {"from": "txt"}}, r"decode must be one of \['image', .*, got None"),
         ({"a": TEXT | {"decode": "txt"}}, "got 'txt'"),
+        ({"a": TEXT | {"decode": ["text"]}}, r"got \['text'\]"),
+        ({"a": TEXT | {"from": ["a", 3]}}, "at least one part, got"),
         ({"a": TEXT | {"lenght": 3}}, "field 'a': .* no option 'lenght'; did you mean 'length'"),
         ({"a": TEXT | {"size": [1, 1]}}, "decode = 'text' has no option 'size'"),
         ({"a": {"decode": "text"}}, "needs from"),

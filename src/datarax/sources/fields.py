@@ -102,7 +102,7 @@ class Field:
           ValueError: for an option that the decoder does not have, lacks, or cannot be.
         """
         decode = options.get("decode")
-        if decode not in DECODERS:
+        if not isinstance(decode, str) or decode not in DECODERS:
             raise ValueError(f"decode must be one of {list(DECODERS)}, got {decode!r}")
         maker = DECODERS[decode]
         known = [option.name for option in dataclasses.fields(maker)]

@@ -3,6 +3,7 @@ import pytest
 
 from datarax.core.element_batch import Batch
 from datarax.sources.fields import Fields
+from datarax.sources.limits import Limits
 from datarax.sources.record import Fault, RawRecord, RecordError, RecordSkipped
 from datarax.sources.sharded import ShardedSource, fields_of
 
@@ -116,6 +117,15 @@ def test_fields_are_inferred_where_they_are_not_given():
     assert list(made.element_spec()) == ["n", "kept", "caption", "caption_mask"]
     assert made[2].data["n"] == 2
     np.testing.assert_array_equal(made[2].data["caption"][:3], [35, 50, 0])
+
+
+def test_limits_replace_those_of_the_fields():
+    tight = Limits(member_bytes=1)
+    assert source().fields.limits == Limits()
+    for made in (source(limits=tight), ShardedSource([Numbered(0, 3)], limits=tight)):
+        assert made.fields.limits == tight
+        with pytest.raises(RecordError, match=r"txt has 2 bytes, at most 1 \(Limits"):
+            made[0]
 
 
 def test_fields_are_taken_as_they_are_or_from_a_mapping():

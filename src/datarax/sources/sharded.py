@@ -1,5 +1,6 @@
 """Records of many files, decoded field by field."""
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from datarax.core.config import DataraxModuleConfig
 from datarax.core.data_source import DataSourceModule
 from datarax.core.element_batch import Element
 from datarax.sources.fields import Fields
+from datarax.sources.limits import Limits
 from datarax.sources.record import Fault, FieldError, FieldSkipped, RecordError, RecordSkipped
 from datarax.sources.shard import Shard, Shards
 
@@ -23,19 +25,28 @@ class ShardedSource(DataSourceModule):
     Args:
       shards: the files.
       fields: what a record's parts become; `None` infers it from the first records.
+      limits: on what the parts may ask for; `None` leaves those of `fields`, or the usual ones.
 
     Raises:
       ValueError: if there is no record at all, or no field can be inferred.
     """
 
-    def __init__(self, shards: Sequence[Shard], *, fields: Fields | None = None) -> None:
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        *,
+        fields: Fields | None = None,
+        limits: Limits | None = None,
+    ) -> None:
         super().__init__(DataraxModuleConfig())
         self.shards = Shards(shards)
         if len(self.shards) == 0:
             lost = "".join(f"\n  {fault}" for fault in self.shards.faults)
             names = ", ".join(shard.name for shard in self.shards.shards)
             raise ValueError(f"there are no records in {names or 'no files'}{lost}")
-        self.fields = Fields.infer(self.shards) if fields is None else fields
+        if fields is None:
+            fields = Fields.infer(self.shards, limits=limits)
+        self.fields = fields if limits is None else dataclasses.replace(fields, limits=limits)
 
     def __len__(self) -> int:
         return len(self.shards)

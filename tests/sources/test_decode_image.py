@@ -164,6 +164,15 @@ def test_a_bomb_in_webp_is_refused_before_its_canvas_is_made():
         decode(data, (2, 2))
 
 
+def test_a_bomb_in_the_tiles_of_tiff_is_refused():
+    side = 2**15
+    tags = {256: 8, 257: 8, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 200, 325: 9}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    data = struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(100)
+    with pytest.raises(DecodeError, match="32768 x 32768 pixels"):
+        decode(data, (2, 2))
+
+
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP"])
 def test_truncated_images_are_refused_in_one_line(jpeg, kind):
     data = encoded(smooth(32, 32), kind)

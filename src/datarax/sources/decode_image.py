@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from datarax.sources.limits import Limits
 from datarax.sources.record import DecodeError
@@ -19,6 +19,7 @@ CHANNELS = {"RGB": 3, "RGBA": 4}
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 ORIENTATION = 0x0112
 START_OF_SCAN = 0xDA
+TILE_WIDTH, TILE_LENGTH = 322, 323
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -99,6 +100,9 @@ class ImageDecoder:
             _check_pixels(_webp_size(data), limits)  # Pillow makes its canvas at once
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_pixels(image.size, limits)
+            if isinstance(image, TiffImagePlugin.TiffImageFile):  # libtiff reads whole tiles
+                tile = image.tag_v2.get(TILE_WIDTH, 0), image.tag_v2.get(TILE_LENGTH, 0)
+                _check_pixels(tile, limits)
             if image.format in ("JPEG", "MPO") and self.resample != "nearest":
                 side = max(self.size)  # it may yet be turned
                 image.draft("L" if self.mode == "L" else "RGB", (side, side))

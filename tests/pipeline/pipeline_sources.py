@@ -96,23 +96,23 @@ def content(batch):
     return [arrays, json.loads(json.dumps(batch.metadata))]
 
 
-def rest_in_a_fresh_process(source, states, *, steps, threads):
-    """What pipelines that are restored there give."""
-    question = json.dumps([source, states, steps, threads])
-    answer = subprocess.run(
+def rests_in_a_fresh_process(questions, *, threads):
+    """What pipelines give that are restored there: of (source, state, steps) each."""
+    question = json.dumps([questions, threads])
+    ended = subprocess.run(
         [sys.executable, __file__], input=question, capture_output=True, text=True, timeout=120
     )
-    assert answer.returncode == 0, answer.stderr
-    return json.loads(answer.stdout)
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout)
 
 
 def answer():
-    source, states, steps, threads = json.load(sys.stdin)
+    questions, threads = json.load(sys.stdin)
     given = []
-    for state, count in zip(states, steps, strict=True):
+    for source, state, steps in questions:
         with pipeline(source, threads=threads) as restored:
             restored.restore(state)
-            given.append([content(next(restored)) for _ in range(count)])
+            given.append([content(next(restored)) for _ in range(steps)])
     print(json.dumps(given))
 
 

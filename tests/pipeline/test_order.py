@@ -8,7 +8,7 @@ from datarax.pipeline import epoch_order
 
 
 @pytest.mark.parametrize(
-    ("records", "seed", "epoch"), [(1, 0, 0), (50, 3, 2), (1000, 2**32 - 1, 7)]
+    ("records", "seed", "epoch"), [(1, 0, 0), (50, 3, 2), (1000, 2**32 - 1, 7), (9, 5, 2**32 - 1)]
 )
 def test_each_position_is_grains(records, seed, epoch):
     shuffled = grain.MapDataset.range(records).seed(seed).shuffle().repeat()

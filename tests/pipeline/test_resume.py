@@ -4,7 +4,7 @@ import re
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from pipeline_sources import SOURCES, Marked, content, pipeline, rest_in_a_fresh_process
+from pipeline_sources import SOURCES, Marked, content, pipeline, rests_in_a_fresh_process
 
 from datarax.pipeline.pipeline import Pipeline
 from datarax.sources import MemorySource
@@ -54,21 +54,18 @@ def test_threads_change_nothing(source):
     assert all(result == results[0] for result in results)
 
 
-@pytest.mark.parametrize("source", SOURCES)
-def test_resume_in_a_fresh_process(source):
-    with pipeline(source) as whole:
-        states, expected = [], []
-        for _ in range(2 * len(whole)):
-            states.append(whole.state())
-            expected.append(content(next(whole)))
-    chosen = [1, len(states) // 2, len(states) - 1]
-    given = rest_in_a_fresh_process(
-        source,
-        [states[step] for step in chosen],
-        steps=[len(states) - step for step in chosen],
-        threads=2,
-    )
-    assert given == [expected[step:] for step in chosen]
+def test_resume_in_a_fresh_process():
+    questions, expected = [], []
+    for source in SOURCES:
+        whole = pipeline(source)
+        total = 2 * len(whole)
+        states, given = zip(
+            *((whole.state(), content(next(whole))) for _ in range(total)), strict=True
+        )
+        for step in (1, total // 2, total - 1):
+            questions.append((source, states[step], total - step))
+            expected.append([*given[step:]])
+    assert rests_in_a_fresh_process(questions, threads=2) == expected
 
 
 def test_restore_while_reading_ahead():
@@ -112,10 +109,12 @@ def test_an_operator_that_fails_leaves_the_step_to_be_taken():
             raise RuntimeError("once")
         return batch
 
-    batches = Pipeline(Marked(8), [operate], batch_size=4, seed=0, shuffle=False, threads=1)
+    source = Marked(8, bad=[1], skipped=[2])
+    batches = Pipeline(source, [operate], batch_size=4, seed=0, shuffle=False, threads=1)
     with pytest.raises(RuntimeError, match="once"):
         next(batches)
-    assert [batch["id"].tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert [batch["id"].tolist() for batch in batches] == [[0, 0, 0, 3], [4, 5, 6, 7]]
+    assert (batches.counter.seen, batches.counter.bad, batches.skipped) == (8, 1, 1)
     batches.close()
 
 

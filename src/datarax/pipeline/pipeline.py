@@ -125,6 +125,7 @@ class Pipeline:
         if self.host == 0:
             self.ledger.add(lost_parts(source))
         self._prefetch: Prefetch[_Read] | None = None
+        self._noted: tuple[int, int] | None = None  # the last step whose faults are counted
 
     def __len__(self) -> int:
         """The steps of an epoch, the same on every host."""
@@ -145,7 +146,9 @@ class Pipeline:
           OSError: if a file cannot be read.
         """
         read = self._next_read()
-        self._note_faults(read.rows)
+        if read.place != self._noted:  # an operator may have failed after the count
+            self._note_faults(read.rows)
+            self._noted = read.place
         batch = read.batch
         for operator in self.operators:
             batch = operator(batch)
@@ -183,7 +186,7 @@ class Pipeline:
         """
         check_state(state, settings=self.settings, steps=self.steps_per_epoch)
         self.close()
-        self.epoch, self.step = state["epoch"], state["step"]
+        self.epoch, self.step, self._noted = state["epoch"], state["step"], None
 
     def describe(self, *, sample: int = 32) -> str:
         """Records, steps, fields and guarantees, to be read before training.

@@ -35,7 +35,8 @@ def describe_pipeline(
     ends = {
         True: "every batch is full",
         "pad": f"the last batch has {last} and {size - last} rows of padding",
-        "drop": f"{records - steps * size} are left out of each epoch, others in each",
+        "drop": f"{records - steps * size} are left out of each epoch, "
+        + ("others in each" if settings["shuffle"] else "the same in each"),
     }
     order = "shuffled anew each epoch" if settings["shuffle"] else "in the source's order"
     mixture = [assembler.source.table()] if isinstance(assembler.source, MixtureSource) else []

@@ -215,13 +215,30 @@ def test_what_is_no_image_is_refused(part, reason):
         decode(part, (2, 2))
 
 
-def test_damaged_exif_does_not_cost_the_image(jpeg):
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_damaged_exif_does_not_cost_the_image(jpeg, kind):
     exif = Image.Exif()
     exif[0x0112] = 3
     pixels = smooth(16, 16)
-    data = encoded(pixels, "JPEG", exif=exif).replace(b"MM\0*", b"XX\0*")
-    made = decode(data, (16, 16)).astype(int)
+    data = encoded(pixels, kind, exif=exif)
+    damaged = data.replace(b"MM\0*", b"XX\0*")
+    start = damaged.find(b"eXIf")
+    if kind == "PNG":  # its chunks have checksums
+        end = start + 4 + int.from_bytes(damaged[start - 4 : start], "big")
+        crc = zlib.crc32(damaged[start:end]).to_bytes(4, "big")
+        damaged = damaged[:end] + crc + damaged[end + 4 :]
+    assert damaged != data
+    made = decode(damaged, (16, 16)).astype(int)
     assert np.abs(made - pixels).max() < 40
+
+
+def test_turned_jpeg_is_scaled_for_the_size_that_it_is_turned_to(jpeg):
+    bars = np.where(np.arange(128) % 8 < 4, 0, 255).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying = np.ascontiguousarray(np.broadcast_to(bars[::-1, None], (128, 1024)))
+    made = decode(encoded(lying, "JPEG", quality=95, exif=exif), (8, 128), "L").astype(int)
+    assert min(np.abs(made - bars).max(), np.abs(made - bars[::-1]).max()) < 40
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from datarax.sources.fields import Fields
+from datarax.sources.find_part import find_part
 from datarax.sources.limits import Limits
 from datarax.sources.record import FieldError, FieldSkipped, RawRecord
 
@@ -107,6 +108,14 @@ def test_parts_are_exact_names_before_paths():
     ):
         made = reads(RawRecord("k", parts))
         assert bytes(made["x"][made["x_mask"]]) == b"hit"
+
+
+def test_json_of_a_record_is_parsed_once():
+    parsed = {"json": {"a": 5}}
+    assert find_part({"json": b"{"}, ["json.a"], parsed=parsed, limits=Limits()) == 5
+    parsed = {}
+    find_part({"json": b'{"a": 6}'}, ["json.a"], parsed=parsed, limits=Limits())
+    assert parsed == {"json": {"a": 6}}
 
 
 def test_bytes_are_limited_before_they_are_decoded():

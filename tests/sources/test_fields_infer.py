@@ -117,6 +117,11 @@ def test_sizes_that_differ_or_are_large_become_the_usual_one():
     assert options["image"]["size"] == (224, 224)
 
 
+def test_numbers_of_which_some_are_whole_are_floats():
+    options, _ = infer({"x": 1}, {"x": 0.5}, {"x": 2})
+    assert options["x"] == {"from": "x", "decode": "number", "dtype": "float32"}
+
+
 def test_sounds_take_their_rate_and_the_longest_in_seconds():
     options, _ = infer({"wav": sound(1.2, 8000)}, {"wav": sound(0.5, 8000)})
     assert options == {"audio": {"from": "wav", "decode": "audio", "seconds": 2, "rate": 8000}}

@@ -49,7 +49,14 @@ def test_no_shards_have_no_records():
 
 
 def test_the_fingerprint_changes_with_order_content_and_length():
-    kinds = [[A, B], [B, A], [A], [A, NONE, B], [Listed("a", "pqx"), B], [Listed("a p", "qr"), B]]
+    kinds = [
+        [A, B],
+        [B, A],
+        [A],
+        [A, NONE, B],
+        [Listed("a", "pqx"), B],
+        [Listed("a", ["pq", "r"]), B],
+    ]
     prints = [Shards(kind).fingerprint() for kind in kinds]
     assert len(set(prints)) == len(prints)
     assert Shards([A, B]).fingerprint() == prints[0]

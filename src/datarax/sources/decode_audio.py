@@ -23,7 +23,9 @@ ENDLESS = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # RIFF sizes of those who write before th
 class AudioDecoder:
     """The beginning of a sound, all channels averaged, padded with zeros or cut, with a mask.
 
-    Whatever libsndfile reads: WAV, FLAC, Ogg, MP3 and others. Needs `datarax[audio]`.
+    Whatever libsndfile reads: WAV, FLAC, Ogg, MP3 and others. Needs `datarax[audio]`. WAV, FLAC and
+    MP3 that are cut are refused where the cut is in what the field needs (WAV anywhere); Ogg and
+    AIFF that are cut have the length of what is left.
 
     Attributes:
       seconds: of the field.

@@ -10,6 +10,7 @@ from datarax.core.element_batch import Element
 from datarax.core.operator import OperatorModule
 from datarax.pipeline import epoch_order
 from datarax.pipeline.pipeline import Pipeline
+from datarax.sources import MemorySource
 from datarax.sources.record import RecordError
 
 
@@ -170,6 +171,24 @@ def test_optional_of_a_source_that_does_not_say():
     assert [fault.reason for fault in strict.ledger.faults] == ["the record lacks the field"] * 2
     with pytest.raises(ValueError, match=r"optional names no field: \['z'\]; there are \['x'\]"):
         pipeline(Wrong({}), optional=["z"])
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_a_source_that_gives_many_at_once(threads):
+    there = np.arange(11) % 4 > 0
+    metadata = [{"key": str(i)} for i in range(11)]
+    x = np.where(there, np.arange(11), 0).astype(np.uint8)
+    source = MemorySource({"x": x, "y": -np.arange(11)}, presence={"x": there}, metadata=metadata)
+    with pipeline(source, threads=threads) as batches:
+        for batch in batches:
+            rows, valid = batch.record_index, batch.valid_mask
+            assert list(batch.presence) == ["x"]
+            np.testing.assert_array_equal(batch.presence["x"], there[rows] & valid)
+            np.testing.assert_array_equal(batch["x"], np.where(valid, x[rows], 0))
+            np.testing.assert_array_equal(batch["y"], np.where(valid, -rows.astype(int), 0))
+            assert batch.metadata == [
+                {"key": str(row)} if ok else {} for row, ok in zip(rows, valid, strict=True)
+            ]
 
 
 class Double(OperatorModule):

@@ -56,6 +56,9 @@ class Assembler:
         if extra := [n for n in names if not any(covers(n, field) for field in fields)]:
             raise ValueError(f"optional names no field: {extra}; there are {fields}")
         self.optional = tuple(f for f in fields if any(covers(name, f) for name in names))
+        self._expected = [
+            (path, ".".join(path), s.shape, np.dtype(s.dtype)) for path, s in self.spec.items()
+        ]
 
     def empty(self, records: np.ndarray, size: int) -> Rows:
         """Rows of zeros, none of them valid."""
@@ -96,30 +99,32 @@ class Assembler:
     def _read(self, rows: Rows, row: int, number: int) -> None:
         element = self.source[number]
         values = self._checked(element, number)
-        for path, value in values.items():  # nothing is written before all is checked
-            rows.data[path][row] = value
-            if (name := ".".join(path)) in rows.presence:
-                rows.presence[name][row] = True
+        for path, name, _, _ in self._expected:  # nothing is written before all is checked
+            if path in values:
+                rows.data[path][row] = values[path]
+                if name in rows.presence:
+                    rows.presence[name][row] = True
         rows.metadata[row] = dict(element.metadata or {})
         rows.valid[row] = True
 
     def _checked(self, element: Element, number: int) -> dict[Path, np.ndarray]:
         if not isinstance(element.data, Mapping):
             raise TypeError(f"a record's data must be a dict, got {type(element.data).__name__}")
-        if jax.tree.leaves(element.state):
+        if element.state != {} and jax.tree.leaves(element.state):
             raise ValueError("a pipeline carries no states: put them into the records' data")
         values = {path: np.asarray(x) for path, x in flatten(element.data).items() if x is not None}
-        if extra := [".".join(path) for path in values if path not in self.spec]:
+        if not values.keys() <= self.spec.keys():
+            extra = [".".join(path) for path in values if path not in self.spec]
             raise ValueError(f"record {number} has {extra}, which element_spec does not name")
-        for path, spec in self.spec.items():
-            name = ".".join(path)
-            if path not in values:
+        for path, name, shape, dtype in self._expected:
+            value = values.get(path)
+            if value is None:
                 if name not in self.optional:
                     raise RecordError(_lacking(element, name, number))
-            elif (values[path].shape, values[path].dtype) != (spec.shape, spec.dtype):
+            elif value.shape != shape or value.dtype != dtype:
                 raise ValueError(
-                    f"record {number}: field {name!r} is {values[path].dtype}"
-                    f"{list(values[path].shape)}, element_spec says {spec.dtype}{list(spec.shape)}"
+                    f"record {number}: field {name!r} is {value.dtype}{list(value.shape)}, "
+                    f"element_spec says {dtype}{list(shape)}"
                 )
         return values
 

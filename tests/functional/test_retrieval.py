@@ -162,6 +162,24 @@ def test_measures_are_those_of_all_orders_of_equal_scores(seed, ties):
         np.testing.assert_allclose(found[name], np.mean(values), rtol=1e-5, err_msg=name)
 
 
+def test_the_sum_of_recalls_is_that_of_a_sort():
+    rng = np.random.default_rng(5)
+    scores = rng.normal(size=(30, 30)) + np.eye(30)
+    places = [
+        np.argmax(np.argsort(-x, axis=1) == np.arange(30)[:, None], axis=1)
+        for x in (scores, scores.T)
+    ]
+    expected = 100 * sum(np.mean(place < k) for place in places for k in (1, 5, 10))
+    eye, table = jnp.eye(30), jnp.asarray(scores, jnp.float32)
+    both = [functional.retrieval_metrics(x, eye) for x in (table, table.T)]
+    np.testing.assert_allclose(functional.recall_sum(*both), expected, rtol=1e-5)
+    assert 0 < expected < 600
+    with pytest.raises(ValueError, match="each direction needs a recall_at_k"):
+        functional.recall_sum(both[0], {"mrr": both[0]["mrr"]})
+    with pytest.raises(ValueError, match="each direction needs"):
+        functional.recall_sum()
+
+
 def test_absent_targets_are_not_ranked_even_below_minus_infinity():
     scores = jnp.asarray([[-jnp.inf, -jnp.inf, -jnp.inf]])
     relevant, there = jnp.asarray([[False, True, False]]), jnp.asarray([False, True, True])

@@ -12,6 +12,7 @@ from datarax.functional.retrieval.ranking import (
     average_precision_at_r,
     r_precision,
     ranked_relevance,
+    recall_sum,
     retrieval_metrics,
     true_recall_at_k,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "ranked_relevance",
     "ranks",
     "recall_at_k",
+    "recall_sum",
     "retrieval_metrics",
     "true_recall_at_k",
     "two_way_contests",

@@ -1,6 +1,6 @@
 """Measures of the whole ranking of a query with several positives, with ties counted honestly."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -217,6 +217,32 @@ def retrieval_metrics(
     names = [*(f"true_recall_at_{k}" for k in ks), "r_precision", "map_at_r"]
     means = [masked_mean(x, where=found.counted) for x in whole]
     return _of_first(found, ks=ks, ties=ties) | dict(zip(names, means, strict=True))
+
+
+def recall_sum(*directions: Mapping[str, Float[Array, ""]]) -> Float[Array, ""]:
+    """rSum: the sum of every `recall_at_k` of some directions, in percent.
+
+    With R@1, R@5 and R@10 of both directions it is in [0, 600], as image-text retrieval reports it.
+
+    Args:
+      directions: what `retrieval_metrics` gives, once for each direction.
+
+    Raises:
+      ValueError: if there is no recall in a direction.
+
+    Reference: Lee et al., 2018, arXiv:1803.08024 (`rsum` of its code).
+
+    Example:
+      >>> both = [retrieval_metrics(jnp.eye(3), jnp.eye(3)) for _ in range(2)]
+      >>> float(recall_sum(*both))
+      600.0
+    """
+    recalls = [[x for k, x in one.items() if k.startswith("recall_at_")] for one in directions]
+    if not recalls or not all(recalls):
+        raise ValueError(
+            f"each direction needs a recall_at_k, got {[sorted(one) for one in directions]}"
+        )
+    return 100 * jnp.sum(jnp.stack([x for one in recalls for x in one]))
 
 
 def _of_all(

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from scipy.special import erf
 
 from datarax import functional, nn
 
@@ -15,6 +16,7 @@ PAIR = WIDTHS[:2]
 THREE = {
     "sum": nn.SumFusion,
     "mean": partial(nn.SumFusion, average=True),
+    "concat_mlp": partial(nn.ConcatFusion, mlp_features=7),
     "attention_joint": partial(nn.AttentionFusion, scores="joint"),
     "mfh": partial(nn.FactorizedBilinearFusion, rank=2, stages=2, activation="tanh"),
     "block": partial(nn.BlockFusion, rank=2, chunks=2, normalize="chunks"),
@@ -129,6 +131,20 @@ def test_sum_and_mean():
     np.testing.assert_allclose(
         run(mean, inputs, masks), expected / np.maximum(count, 1), rtol=1e-5, atol=1e-5
     )
+
+
+def test_a_hidden_layer_before_the_projection():
+    module, inputs, presence = make("concat_mlp")
+    (w, c), (v, e) = (
+        (np.asarray(x.kernel[...], np.float64), np.asarray(x.bias[...], np.float64))
+        for x in (module.hidden, module.projection)
+    )
+    arrays = [np.asarray(x, np.float64) for x in inputs]
+    x = np.concatenate([a * p[:, None] for a, p in zip(arrays, PRESENCE.T, strict=True)], axis=1)
+    hidden = x @ w + c
+    hidden = hidden * (1 + erf(hidden / np.sqrt(2))) / 2
+    expected = (hidden @ v + e) * PRESENCE.any(axis=1)[:, None]
+    np.testing.assert_allclose(module(inputs, presence), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_joint_attention_scores_the_concatenation():

@@ -44,7 +44,13 @@ ROWS = {
         plain(FusionOperator, ["a", "b"], "joint"), PAIR, ("joint", (4,)), absent_ok=True
     ),
     "fusion concat": _row(
-        "concat", changes={"method": "sum", "features": {"a": 4, "b": 3}, "out_features": 5}
+        "concat",
+        changes={
+            "method": "sum",
+            "features": {"a": 4, "b": 3},
+            "out_features": 5,
+            "mlp_features": 3,
+        },
     ),
     "fusion weighted_sum": _row("weighted_sum"),
     "fusion attention": _row("attention", changes={"scores": "joint"}),

@@ -7,6 +7,7 @@ each, bool [...]. A record of which nothing is there gives exactly 0, with gradi
 from collections.abc import Sequence
 from typing import Literal, get_args
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -41,7 +42,9 @@ class ConcatFusion(nnx.Module):
     Args:
       in_features: the width of each modality.
       out_features: the width of the result.
-      rngs: the stream `params` draws the kernel.
+      mlp_features: of a hidden layer before W, $\mathrm{gelu}(W_1 [x_1; \dots; x_M] + c_1)$ with
+        the exact error function; `None`: there is none.
+      rngs: the stream `params` draws the kernels.
 
     Example:
       >>> fusion = ConcatFusion((2, 3), 4, rngs=nnx.Rngs(0))
@@ -49,15 +52,26 @@ class ConcatFusion(nnx.Module):
       (4,)
     """
 
-    def __init__(self, in_features: Sequence[int], out_features: int, *, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self,
+        in_features: Sequence[int],
+        out_features: int,
+        *,
+        mlp_features: int | None = None,
+        rngs: nnx.Rngs,
+    ) -> None:
         self.in_features = check_widths(in_features)
-        self.projection = Linear(sum(self.in_features), out_features, rngs=rngs)
+        whole = sum(self.in_features)
+        self.hidden = None if mlp_features is None else Linear(whole, mlp_features, rngs=rngs)
+        self.projection = Linear(mlp_features or whole, out_features, rngs=rngs)
 
     def __call__(self, inputs: Inputs, presence: Presence = None) -> Float[Array, "..."]:
         """The fused vector; see `functional.masked_concatenate`."""
         check_inputs(inputs, presence, self.in_features)
-        fused = self.projection(masked_concatenate(inputs, presence=presence))
-        return zero_where_empty(fused, presence)
+        joined = masked_concatenate(inputs, presence=presence)
+        if self.hidden is not None:
+            joined = jax.nn.gelu(self.hidden(joined), approximate=False)
+        return zero_where_empty(self.projection(joined), presence)
 
 
 class WeightedSumFusion(nnx.Module):

@@ -51,7 +51,8 @@ class FusionOperatorConfig(CrossModalOperatorConfig):
       chunks: block: number of chunks.
       eps: product_of_experts: added to every variance.
       depth, num_heads, mlp_features: transformer, bottleneck: number of blocks, heads of each, and
-        width inside each; `mlp_features=None` is four times that of a token.
+        width inside each; `mlp_features=None` is four times that of a token. concat:
+        `mlp_features` is the width of a hidden layer, `None` for none.
       readout: transformer, bottleneck: a class token or the mean of tokens.
       token_masks: transformer, bottleneck: for input fields that are token sequences `[t, d]` the
         field with a bool for each token, True to keep; a field without an entry keeps all.

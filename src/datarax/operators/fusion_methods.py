@@ -66,7 +66,7 @@ _BILINEAR = ("hidden_features", "activation", "output_activation", "normalize")
 _TOKENS = ("hidden_features", "depth", "num_heads", "mlp_features", "readout", "token_masks")
 
 METHODS: dict[str, Method] = {
-    "concat": Method(ConcatFusion, fields=_ANY),
+    "concat": Method(ConcatFusion, ("mlp_features",), fields=_ANY),
     "weighted_sum": Method(WeightedSumFusion, fields=_ANY),
     "sum": Method(SumFusion, fields=_ANY),
     "mean": Method(SumFusion, fixed={"average": True}, fields=_ANY),

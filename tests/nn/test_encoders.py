@@ -6,14 +6,31 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from datarax.nn.encoders import ImageEncoder, PointEncoder, TextEncoder
+from datarax.nn.encoders import (
+    ImageEncoder,
+    PointEncoder,
+    SequenceEncoder,
+    SoundEncoder,
+    TextEncoder,
+    TokenEncoder,
+    VectorEncoder,
+)
 from datarax.nn.ngrams import hash_ngrams, hash_words
 
 ENCODERS = {
     "image": (ImageEncoder, {"size": 16, "widths": (8, 16)}),
     "points": (PointEncoder, {"widths": (8, 8)}),
     "text": (TextEncoder, {"table_size": 128, "width": 16}),
+    "photo": (ImageEncoder, {"size": (13, 9), "channels": 3, "widths": (8, 16)}),
+    "tokens": (TokenEncoder, {"length": 7, "table_size": 32, "width": 16}),
+    "sequence": (SequenceEncoder, {"length": 5, "in_features": 3, "width": 16}),
+    "vector": (VectorEncoder, {"in_features": 6}),
+    "sound": (SoundEncoder, {"samples": 700, "rate": 4000, "mels": 8, "width": 16}),
 }
+FIRST = ("points",)  # which run eagerly in the gate
+
+
+SHAPES = {"sequence": (5, 3), "vector": (2, 3), "sound": (700,)}
 
 
 def encode_text(*texts, size=40):
@@ -26,6 +43,12 @@ def sample(kind, n=3):
         return jax.random.bits(jax.random.key(1), (n, 16, 16), jnp.uint8)
     if kind == "points":
         return jax.random.normal(jax.random.key(1), (n, 64, 3))
+    if kind == "photo":
+        return jax.random.bits(jax.random.key(1), (n, 13, 9, 3), jnp.uint8)
+    if kind == "tokens":
+        return jax.random.randint(jax.random.key(1), (n, 7), 0, 1000)
+    if kind in SHAPES:
+        return jax.random.normal(jax.random.key(1), (n, *SHAPES[kind]))
     return encode_text("greek small letter alpha", "snowman", "braille pattern dots-12")[:n]
 
 
@@ -68,10 +91,6 @@ class TestEveryEncoder:
         np.testing.assert_allclose(encode(x[1:2]), result[1:2], atol=1e-5)
         assert np.abs(np.asarray(result[0] - result[1])).max() > 1e-3
 
-    def test_eager_is_jit(self, kind):
-        encode, x = build(kind), sample(kind)
-        np.testing.assert_allclose(encode.encoder(x), encode(x), atol=1e-5)
-
     def test_dropout_needs_a_key_and_follows_it(self, kind):
         encode, x = build(kind, dropout=0.5), sample(kind)
         key, other = jax.random.split(jax.random.key(0))
@@ -90,6 +109,40 @@ class TestEveryEncoder:
             assert np.abs(gradient).max() > 0 or "key" in where, where
 
 
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[] if k in FIRST else pytest.mark.slow) for k in ENCODERS]
+)
+def test_eager_is_jit(kind):
+    encode, x = build(kind), sample(kind)
+    np.testing.assert_allclose(encode.encoder(x), encode(x), atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "cut"), [("tokens", 4), ("sound", 300)])
+def test_what_is_masked_reaches_nothing(kind, cut):
+    encode, x = build(kind).encoder, sample(kind)
+    mask = jnp.arange(x.shape[1])[None] < jnp.array([cut, x.shape[1], 0])[:, None]
+    spoiled = jnp.where(mask, x, 99)
+
+    @nnx.jit
+    def run(encode, x, mask):
+        return encode(x, mask)
+
+    result = run(encode, x, mask)
+    np.testing.assert_array_equal(result, run(encode, spoiled, mask))
+    np.testing.assert_allclose(result[1], build(kind)(x)[1], atol=1e-5)
+    assert np.abs(np.asarray(result[0] - build(kind)(x)[0])).max() > 1e-3
+    other = build(kind).encoder
+    np.testing.assert_array_equal(run(other, spoiled * 0 + 5, mask)[2], result[2])
+
+
+def test_sounds_tell_pitch_from_pitch_and_not_where_it_begins():
+    encode = build("sound", dropout=0.0)
+    t = jnp.arange(700) / 4000
+    tone = lambda f, phase: jnp.sin(2 * jnp.pi * f * t + phase)  # noqa: E731
+    low, same, high = encode(jnp.stack([tone(300, 0.0), tone(300, 0.3), tone(1500, 0.0)]))
+    assert np.linalg.norm(low - same) < 0.3 * np.linalg.norm(low - high)
+
+
 def test_image_values_are_scaled_and_places_matter():
     encode = build("image")
     shifted = jnp.roll(sample("image"), 3, axis=2)
@@ -98,8 +151,10 @@ def test_image_values_are_scaled_and_places_matter():
 
 
 def test_image_refusals():
-    with pytest.raises(ValueError, match="divisible by 4 and widths by 8, got 10"):
-        ImageEncoder(size=10, widths=(8, 8), rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="widths divisible by 8, got 10 and"):
+        ImageEncoder(size=10, widths=(8, 9), rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="expected a positive size"):
+        ImageEncoder(size=(0, 8), rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"expected pictures \[n, 16, 16\]"):
         build("image")(jnp.zeros((1, 8, 8), jnp.uint8))
 

@@ -104,6 +104,7 @@ def evaluation(records):
         "records": records,
         "seed": 0,
         "retrieval": [{"query": query, "target": target} | row for query, target in pairs],
+        "fused": ["image", "outline"],
         "modality_gap": {"image-name": 0.412, "outline-name": 0.387},
         "temperature": 0.043,
     }

@@ -1,6 +1,8 @@
 import dataclasses
 import re
 import tomllib
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -23,6 +25,7 @@ class Every:
     count: int = setting(3, at_least=0, help="a count")
     share: float = setting(0.25, above=0, below=1, help="a share")
     label: str = setting("plain", help="a text")
+    table: Mapping[str, Any] | None = setting(None, help="a table")
     kind: str = setting("red", choices=("red", "green"), help="a choice")
     sizes: tuple[int, ...] = setting((1, 2), at_most=9, help="a list of numbers")
     limit: float | None = setting(None, at_least=0, help="may be absent")
@@ -44,8 +47,9 @@ def write(tmp_path, text):
         Every(flag=True, count=10**18, share=1e-9, sizes=(), limit=0.1 + 0.2),
         Every(label='"quoted" \\ back\nline\ttab \x7f \x01 é ά 🐦 # no comment'),
         Every(kind="green", sizes=(-(2**63), 9), limit=1e308),
+        Every(table={"a b": {"from": ["x", "y.z"], "n": 1.5, "on": True, "deep": {}}, "c": []}),
     ],
-    ids=["defaults", "numbers", "text", "lists"],
+    ids=["defaults", "numbers", "text", "lists", "tables"],
 )
 def test_toml_round_trip(config):
     assert Every(**settings_from(tomllib.loads(to_toml(config)), Every)) == config
@@ -79,9 +83,13 @@ def test_file_and_name_take_overrides(tmp_path):
         ("learning_rate = nan", "learning_rate: expected a number above 0, got nan"),
         ("learning_rate = inf", "learning_rate: expected a number above 0, got inf"),
         (f"learning_rate = 1{'0' * 400}", "learning_rate: expected a number above 0, got 1"),
-        ("data = 'glyhps'", "data: expected one of glyphs, got 'glyhps'; did you mean 'glyphs'?"),
-        ("data = 1", "data: expected one of glyphs, got 1"),
-        ("towers = 'image'", "each entry one of image, outline, name, got the text 'image'"),
+        ("data = 'glyhps'", "expected glyphs or shards, got 'glyhps'; did you mean 'glyphs'?"),
+        ("data = 1", "data: expected text, got 1"),
+        ("fields = 1", "fields: expected a table, got 1"),
+        ("ledger = 'a.jsonl'", "ledger: goes with shards, and data is 'glyphs'"),
+        ("fused = ['image']", "fused: expected at least 2 of the towers"),
+        ("fused = ['image', 'sound']", "fused: expected at least 2 of the towers"),
+        ("towers = 'image'", "towers: expected a list, each entry text, got the text 'image'"),
         ("towers = ['image', 3]", "got 3"),
         ("towers = ['image', 'nam']", "got 'nam'; did you mean 'name'?"),
         ("towers = ['image']", "towers: expected at least 2 different fields, got ('image',)"),

@@ -9,7 +9,7 @@ from flax import nnx
 
 from datarax import Batch, FusionOperator, FusionOperatorConfig
 from datarax.functional import info_nce
-from datarax.pipeline import Loader
+from datarax.pipeline import Pipeline
 from datarax.sources import GlyphsSource
 from datarax.train import TrainConfig, loop
 from datarax.train.grad_cache import grad_cache
@@ -214,7 +214,7 @@ def step(**settings):
     state, metrics = loop.train_step(
         loop.TrainState(trainer.state.params, optimizer.init(params)),
         trainer.rest,
-        next(trainer.loader).replace(metadata=None),
+        next(trainer.pipeline).replace(metadata=None),
         rng_key=jax.random.key(0),
         graph=trainer.graph,
         optimizer=optimizer,
@@ -223,7 +223,7 @@ def step(**settings):
 
 
 def test_the_setting_of_a_run_reaches_the_encoders():
-    batch = next(Loader(GlyphsSource("train", limit=12), batch_size=12, seed=0))
+    batch = next(Pipeline(GlyphsSource("train", limit=12), batch_size=12, seed=0))
 
     def program(**settings):
         graph, state = nnx.split(nnx.eval_shape(lambda: build(TrainConfig(**settings))))

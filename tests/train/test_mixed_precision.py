@@ -15,7 +15,7 @@ from datarax import (
     FusionOperatorConfig,
 )
 from datarax.operators import Sequential
-from datarax.pipeline import Loader
+from datarax.pipeline import Pipeline
 from datarax.sources import GlyphsSource
 from datarax.train import TrainConfig, loop
 from datarax.train.model import build
@@ -120,7 +120,7 @@ def products(closed):
 
 
 def batch_of_run(rows=12):
-    return next(Loader(GlyphsSource("train", limit=rows), batch_size=rows, seed=0))
+    return next(Pipeline(GlyphsSource("train", limit=rows), batch_size=rows, seed=0))
 
 
 def test_a_run_in_bfloat16_multiplies_in_bfloat16():

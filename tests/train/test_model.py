@@ -4,7 +4,7 @@ import jax
 import pytest
 from flax import nnx
 
-from datarax.pipeline import Loader
+from datarax.pipeline import Pipeline
 from datarax.sources import GlyphsSource
 from datarax.train import TrainConfig
 from datarax.train.config import FUSIONS, LOSSES
@@ -12,7 +12,7 @@ from datarax.train.model import build
 
 
 def losses_of(config):
-    batch = next(Loader(GlyphsSource("train", limit=4), batch_size=4, seed=0))
+    batch = next(Pipeline(GlyphsSource("train", limit=4), batch_size=4, seed=0))
     graph, state = nnx.split(nnx.eval_shape(lambda: build(config)))
 
     def run(state):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from datarax.pipeline import Loader
+from datarax.pipeline import Pipeline
 from datarax.sources import GlyphsSource
 from datarax.sources.grouping import join_equal
 from datarax.train import TrainConfig, evaluate, load_run, loop, train
@@ -168,7 +168,7 @@ def test_the_evaluation_is_that_of_a_numpy_loop(whole):
 
 def test_rows_that_are_not_valid_change_nothing(tmp_path):
     trainer = loop.Trainer(CONFIG, tmp_path)
-    batch = next(trainer.loader).replace(metadata=None, valid_mask=np.arange(16) < 12)
+    batch = next(trainer.pipeline).replace(metadata=None, valid_mask=np.arange(16) < 12)
     spoiled = {name: column.copy() for name, column in batch.data.items()}
     for column in spoiled.values():
         column[12:] = 200
@@ -195,7 +195,7 @@ def test_rows_that_are_not_valid_change_nothing(tmp_path):
 def test_fewer_towers(towers):
     graph, params, rest = nnx.split(build(TrainConfig(towers=towers)), nnx.Param, ...)
     source = GlyphsSource("train", limit=6)
-    batch = next(Loader(source, batch_size=4, seed=0)).replace(metadata=None)
+    batch = next(Pipeline(source, batch_size=4, seed=0)).replace(metadata=None)
 
     def loss(params):
         return nnx.merge(graph, params, rest)(batch, rng_key=jax.random.key(0)).mean("loss")

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from datarax.cli.run_directory import check_out, check_resumed, check_run
-from datarax.train.config import SPLITS, TrainConfig, load_config, read_settings
-from datarax.train.settings import parse_assignment, settings_from, suggestion
+from datarax.train.config import GLYPHS, SPLITS, TrainConfig, load_config, merged_settings
+from datarax.train.settings import parse_assignment, suggestion
 
 app = typer.Typer(
     name="datarax",
@@ -58,10 +58,17 @@ def _settings_help() -> str:
 @app.command(epilog=_settings_help())
 def train(
     data: Annotated[
-        str, typer.Argument(metavar="DATA_OR_TOML", help="`glyphs`, or a TOML file of settings.")
+        str,
+        typer.Argument(
+            metavar="DATA_OR_TOML",
+            help="`glyphs`; shards: a file, a directory, a glob or a range; or a TOML file.",
+        ),
     ],
     *,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the run is written.")],
+    config: Annotated[
+        Path | None, typer.Option(metavar="TOML", help="A file of settings for DATA.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in DIR.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete the run in DIR first.")
@@ -71,24 +78,29 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
     ] = None,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Threads that read and decode.")
+    ] = None,
     debug: Debug = False,
 ) -> None:
-    """Train on a data set, evaluate, and write a report."""
+    """Train on a data set or on shards, evaluate, and write a report."""
     assignments = [*(assignments or []), *([] if seed is None else [f"seed={seed}"])]
     overrides = _overrides(assignments)
-    config = load_config(data, overrides)
+    chosen = load_config(data, overrides, file=config)
     check_out(out, resume=resume, overwrite=overwrite)
     if resume:
-        config = check_resumed(read_settings(data) | settings_from(overrides, TrainConfig), out)
+        chosen = check_resumed(merged_settings(data, overrides, file=config), out)
 
     from datarax.cli.table import result_table
     from datarax.train import train as train_run
     from datarax.train.report import write_report
 
+    told = None if chosen.data == GLYPHS else typer.echo
     try:
-        run = train_run(config, out, resume=resume, overwrite=overwrite)
+        run = train_run(chosen, out, resume=resume, overwrite=overwrite, threads=threads, told=told)
     except KeyboardInterrupt:
-        typer.echo(f"datarax: interrupted; go on with {_again(data, out)}", err=True)
+        again = _again(data, out, config)
+        typer.echo(f"datarax: interrupted; go on with {again}", err=True)
         raise typer.Exit(130) from None
     path = write_report(run)
     typer.echo(result_table(run.evaluation or {}))
@@ -121,11 +133,12 @@ def evaluate(
 def search(
     run: Run,
     text: Annotated[
-        str | None, typer.Argument(metavar="[TEXT]", help="What the character is called.")
+        str | None,
+        typer.Argument(metavar="[TEXT]", help="A description; of a character, its name."),
     ] = None,
     *,
     image: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A picture of a character, instead of TEXT.")
+        Path | None, typer.Option(metavar="FILE", help="A picture, instead of TEXT.")
     ] = None,
     top: Annotated[int, typer.Option(metavar="K", min=1, max=100, help="How many to show.")] = 10,
     picture: Annotated[
@@ -134,9 +147,8 @@ def search(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Find characters by a description or a picture."""
-    check_run(run)
-    query = _query(text, image)
+    """Find characters, or the records of shards, by a description or a picture."""
+    query = _query(text, image, data=check_run(run).data)
 
     from datarax.cli.table import hit_table
     from datarax.train import load_run
@@ -146,6 +158,31 @@ def search(
     hits = search_run(load_run(run), **query, top=top)
     typer.echo(hit_table(hits))
     typer.echo(f"picture: {draw_hits(hits, picture or run / 'search.png')}")
+
+
+@app.command()
+def embed(
+    run: Run,
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="Shards: a file, a directory, a glob or a range.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A directory for Parquet files.")],
+    *,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Threads that read and decode.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Write the embeddings of every record of shards, with its key, to Parquet.
+
+    A file for each shard; what is there already is not made again.
+    """
+    check_run(run)
+
+    from datarax.train import load_run
+    from datarax.train.embed import embed_shards
+
+    typer.echo(embed_shards(load_run(run), data, out, threads=threads))
 
 
 @app.command()
@@ -172,10 +209,12 @@ def _overrides(assignments: list[str]) -> dict[str, Any]:
     return overrides
 
 
-def _query(text: str | None, image: Path | None) -> dict[str, Any]:
+def _query(text: str | None, image: Path | None, *, data: str) -> dict[str, Any]:
     """The arguments of `search`; what cannot be a query is refused before the run is loaded."""
     if (text is None) == (image is None):
         raise ValueError("give either TEXT or --image FILE, and not both")
+    if data != GLYPHS:
+        return {"text": text, "image": image}
     if image is not None:
         from datarax.train.query_image import read_image
 
@@ -187,7 +226,8 @@ def _query(text: str | None, image: Path | None) -> dict[str, Any]:
     return {"text": text}
 
 
-def _again(data: str, out: Path) -> str:
+def _again(data: str, out: Path, config: Path | None) -> str:
     import shlex
 
-    return f"`{shlex.join(['datarax', 'train', data, '--out', str(out), '--resume'])}`"
+    file = [] if config is None else ["--config", str(config)]
+    return f"`{shlex.join(['datarax', 'train', data, *file, '--out', str(out), '--resume'])}`"

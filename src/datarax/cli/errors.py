@@ -33,14 +33,16 @@ _ADVICE = {
 def user_message(error: BaseException) -> str | None:
     """What was wrong and what would be right, in one line; None where the fault is ours.
 
-    The user's are: a wrong command line, an OSError, and a ValueError or KeyError that our own
-    code raised on purpose (by a `raise` statement of this package, not from inside a library).
+    The user's are: a wrong command line, an OSError, and a ValueError, KeyError, ImportError (of an
+    extra) or RuntimeError (too many bad records) that our own code raised on purpose (by a `raise`
+    statement of this package, not from inside a library).
     """
     if isinstance(error, UsageError):
         return _one_line(_usage_message(error))
     if isinstance(error, OSError):
         return _one_line(_os_message(error))
-    if isinstance(error, ValueError | KeyError) and _raised_by_us(error):
+    wrong = isinstance(error, ValueError | KeyError | ImportError | RuntimeError)
+    if wrong and _raised_by_us(error):
         return _one_line(str(error.args[0]))
     return None
 

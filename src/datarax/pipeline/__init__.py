@@ -2,15 +2,12 @@
 
 from datarax.pipeline.caps import ErrorCaps, TooManyErrors
 from datarax.pipeline.ledger import Ledger, read_ledger
-from datarax.pipeline.loader import ColumnarSource, Loader
 from datarax.pipeline.order import epoch_order
 from datarax.pipeline.pipeline import Pipeline
 
 __all__ = [
-    "ColumnarSource",
     "ErrorCaps",
     "Ledger",
-    "Loader",
     "Pipeline",
     "TooManyErrors",
     "epoch_order",

@@ -22,8 +22,8 @@ _SLACK = 1 << 18  # bytes, for what describes the arrays
 class Checkpoints:
     """Two Orbax managers under one directory, `last` and `best`, one step in each.
 
-    A step holds `params`, `optimizer`, and the loader's state as JSON; it appears whole or not at
-    all. Use it as a context manager.
+    A step holds `params`, `optimizer`, and as JSON the `progress` of the run and the state of the
+    `pipeline`; it appears whole or not at all. Use it as a context manager.
 
     Args:
       path: the directory; made if `create`.
@@ -47,6 +47,7 @@ class Checkpoints:
                     "params": ocp.StandardCheckpointHandler(),
                     "optimizer": ocp.StandardCheckpointHandler(),
                     "progress": ocp.JsonCheckpointHandler(),
+                    "pipeline": ocp.JsonCheckpointHandler(),
                 },
             )
             for kind in ("last", "best")
@@ -69,7 +70,14 @@ class Checkpoints:
         return self._managers[kind].latest_step()
 
     def save(
-        self, kind: str, step: int, *, params: Any, optimizer: Any, progress: dict[str, Any]
+        self,
+        kind: str,
+        step: int,
+        *,
+        params: Any,
+        optimizer: Any,
+        progress: dict[str, Any],
+        pipeline: dict[str, Any],
     ) -> None:
         """Keep a step in the place of the one before; one that is kept already is left alone.
 
@@ -84,6 +92,7 @@ class Checkpoints:
             params=ocp.args.StandardSave(_named(params)),
             optimizer=ocp.args.StandardSave(_named(optimizer)),
             progress=ocp.args.JsonSave(progress),
+            pipeline=ocp.args.JsonSave(pipeline),
         )
         try:
             manager.save(step, args=args)
@@ -94,7 +103,7 @@ class Checkpoints:
             raise
 
     def restore(self, kind: str, *, params: Any, optimizer: Any = None) -> dict[str, Any]:
-        """The step that is kept: `progress`, and `params` and `optimizer` like the given ones.
+        """The step that is kept: `progress`, `pipeline`, and trees like the given ones.
 
         Raises:
           FileNotFoundError: if there is none.
@@ -110,13 +119,16 @@ class Checkpoints:
             _check_fit(kept[name], _named(tree), self._managers[kind].directory)
         like = {name: ocp.args.StandardRestore(_named(tree)) for name, tree in trees.items()}
         restored = self._managers[kind].restore(
-            step, args=ocp.args.Composite(progress=ocp.args.JsonRestore(), **like)
+            step,
+            args=ocp.args.Composite(
+                progress=ocp.args.JsonRestore(), pipeline=ocp.args.JsonRestore(), **like
+            ),
         )
         leaves = {
             name: jax.tree.unflatten(jax.tree.structure(tree), _ordered(restored[name], tree))
             for name, tree in trees.items()
         }
-        return {"progress": restored["progress"], **leaves}
+        return {"progress": restored["progress"], "pipeline": restored["pipeline"], **leaves}
 
 
 def _check_fit(kept: Mapping[str, Any], wanted: Mapping[str, Any], directory: Any) -> None:

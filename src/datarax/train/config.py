@@ -1,6 +1,7 @@
 """The configuration of a training run, and its way to and from TOML."""
 
 import dataclasses
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,11 @@ from datarax.train.settings import (
     to_toml,
 )
 
-DATA_SETS = ("glyphs",)
+GLYPHS = "glyphs"
+DATA_SETS = (GLYPHS,)
+GLYPH_TOWERS = ("image", "outline", "name")
+GLYPH_FUSED = ("image", "outline")
+ON_ERROR = ("mask", "raise")
 SPLITS: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
 LOSSES = (
     "info_nce",
@@ -42,6 +47,11 @@ FUSIONS = (
     "bottleneck",
     "multiplicative",
 )
+SHARD_SUFFIXES = (
+    *(".tar", ".tar.gz", ".tgz", ".tar.zst"),
+    *(".parquet", ".arrow", ".arrows", ".ipc", ".feather"),
+    *(".arrayrecord", ".array_record", ".jsonl", ".ndjson"),
+)
 COMPUTE_DTYPES = ("float32", "bfloat16")
 CONFIG_FILE = "config.toml"
 _HEADER = "# The configuration of a datarax run: `datarax train` on this file repeats it.\n"
@@ -55,7 +65,18 @@ class TrainConfig:
       ValueError: naming a field of the wrong type or out of range.
     """
 
-    data: str = setting("glyphs", choices=DATA_SETS, help="the data set")
+    data: str = setting(
+        GLYPHS, help="`glyphs`, or shards: a file, a directory, a glob or a range {000..012}"
+    )
+    validation: str | None = setting(
+        None, help="other shards to validate on; else one of each `held_out` records of `data`"
+    )
+    test: str | None = setting(
+        None, help="other shards to test on; else another one of each `held_out` records of `data`"
+    )
+    held_out: int = setting(
+        10, at_least=3, help="of so many records of shards, one is for validation and one for test"
+    )
     seed: int = setting(
         0, at_least=0, at_most=2**32 - 1, help="of order, initial values and dropout"
     )
@@ -84,47 +105,114 @@ class TrainConfig:
         0.5, at_least=0, at_most=1, help="chance that a picture comes from another face"
     )
     towers: tuple[str, ...] = setting(
-        ("image", "outline", "name"),
-        choices=("image", "outline", "name"),
-        help="the fields that are embedded",
+        (), help="the fields that are embedded; all that can be, if left out"
+    )
+    fused: tuple[str, ...] = setting(
+        (), help="towers whose fusion is one more; image and outline for glyphs, if left out"
     )
     loss: str = setting("info_nce", choices=LOSSES, help="what holds the towers together")
-    fusion: str = setting("gated", choices=FUSIONS, help="how picture and outline are fused")
+    fusion: str = setting("gated", choices=FUSIONS, help="how the fused towers are fused")
     limit: int | None = setting(
         None, at_least=2, help="records of each split, for a quick try; all of them if left out"
     )
     log_every: int = setting(5, at_least=1, help="steps between lines of metrics.jsonl")
     eval_every: int = setting(5, at_least=1, help="epochs between validations and checkpoints")
+    save_every: int | None = setting(
+        None, at_least=1, help="steps between checkpoints, beside those at validations"
+    )
+    eval_records: int = setting(
+        4096, at_least=2, help="records of shards that are ranked in an evaluation, at most"
+    )
+    on_error: str = setting(
+        "mask",
+        choices=ON_ERROR,
+        help="go on over records that cannot be read, or stop at the first",
+    )
+    error_fraction: float = setting(
+        0.1, at_least=0, at_most=1, help="of the last 1000 records that may be bad; 1 is no limit"
+    )
+    error_run: int | None = setting(
+        100, at_least=1, help="bad records in a row at which the run stops"
+    )
+    ledger: str | None = setting(
+        None, help="a quarantine.jsonl: train on the records of `data` that it lists alone"
+    )
+    fields: Mapping[str, Any] | None = setting(
+        None, help="what the parts of a record become; guessed from the first, if left out"
+    )
+    limits: Mapping[str, Any] | None = setting(
+        None, help="on what a record may ask for: pixels, audio_seconds, member_bytes, ..."
+    )
 
     def __post_init__(self) -> None:
         """Rejects what `check_settings` does, and settings that do not go together."""
+        if self.data == GLYPHS and self.towers == ():
+            object.__setattr__(self, "towers", GLYPH_TOWERS)
         check_settings(self)
-        if len(set(self.towers)) != len(self.towers) or len(self.towers) < 2:
-            raise ValueError(f"towers: expected at least 2 different fields, got {self.towers!r}")
+        self._check_data()
+        self._check_towers()
         if self.micro_batch is not None and self.micro_batch > self.batch_size:
             raise ValueError(
                 f"micro_batch: expected at most batch_size {self.batch_size}, "
                 f"got {self.micro_batch}"
             )
 
+    @property
+    def fused_towers(self) -> tuple[str, ...]:
+        """The towers whose fusion is one more modality; none where that is not asked for."""
+        whole = self.data == GLYPHS and set(self.towers) >= set(GLYPH_FUSED)
+        return self.fused or (GLYPH_FUSED if whole else ())
+
+    def _check_data(self) -> None:
+        own = ("validation", "test", "fields", "limits", "ledger")
+        given = [name for name in own if vars(self)[name] is not None]
+        if self.data == GLYPHS and given:
+            raise ValueError(f"{given[0]}: goes with shards, and data is {GLYPHS!r}")
+        close = self.data.isalpha() and difflib.get_close_matches(self.data, DATA_SETS, n=1)
+        if self.data not in DATA_SETS and close and not Path(self.data).exists():
+            raise ValueError(
+                f"data: expected {GLYPHS} or shards, got {self.data!r}; did you mean {close[0]!r}?"
+            )
+
+    def _check_towers(self) -> None:
+        for tower in self.towers if self.data == GLYPHS else ():
+            if tower not in GLYPH_TOWERS:
+                raise ValueError(
+                    f"towers: expected a list, each entry one of {', '.join(GLYPH_TOWERS)}, "
+                    f"got {tower!r}; {suggestion(tower, GLYPH_TOWERS)}"
+                )
+        repeated = len(set(self.towers)) != len(self.towers)
+        if repeated or (self.towers and len(self.towers) < 2):
+            raise ValueError(f"towers: expected at least 2 different fields, got {self.towers!r}")
+        known = not self.towers or set(self.fused) <= set(self.towers)
+        if self.fused and (len(set(self.fused)) < 2 or not known):
+            raise ValueError(
+                f"fused: expected at least 2 of the towers {self.towers!r}, got {self.fused!r}"
+            )
+
 
 def read_settings(source: str | Path) -> dict[str, Any]:
-    """The settings that a data set's name or a TOML file gives, checked one by one.
+    """The settings that a data set's name, a TOML file or the place of shards gives.
+
+    Each is checked on its own.
 
     Raises:
       ValueError: naming the file and key, or the data sets there are.
       OSError: if the file cannot be read.
     """
-    if str(source) in DATA_SETS:
-        return {"data": str(source)}
     path = Path(source)
+    if str(source) in DATA_SETS or (path.suffix != ".toml" and _is_shards(str(source))):
+        return {"data": str(source)}
     if path.suffix != ".toml" and not path.exists():
         raise ValueError(
             f"unknown data set {str(source)!r}: {suggestion(str(source), DATA_SETS)} "
-            f"(or give a .toml file; data sets: {', '.join(DATA_SETS)})"
+            f"(or give a .toml file, or shards; data sets: {', '.join(DATA_SETS)})"
         )
     if path.suffix != ".toml" and path.is_file():
-        raise ValueError(f"{path}: expected a data set ({', '.join(DATA_SETS)}) or a .toml file")
+        raise ValueError(
+            f"{path}: expected a data set ({', '.join(DATA_SETS)}) or a .toml file, or shards "
+            f"({', '.join(SHARD_SUFFIXES)})"
+        )
     mapping = read_toml(path)
     try:
         return settings_from(mapping, TrainConfig)
@@ -132,20 +220,54 @@ def read_settings(source: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path}: {error}") from error
 
 
-def load_config(source: str | Path, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
-    """The configuration that a data set's name or a TOML file gives, with `overrides` on top.
+def _is_shards(source: str) -> bool:
+    """Whether it names a directory, shards by their suffix, a pattern of them or a URL."""
+    named = source.lower().endswith(SHARD_SUFFIXES)
+    return named or "://" in source or any(c in source for c in "*?[{") or Path(source).is_dir()
+
+
+def load_config(
+    source: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    file: str | Path | None = None,
+) -> TrainConfig:
+    """The configuration that `source`, a TOML file and `overrides` give, the later on top.
+
+    Args:
+      source: a data set's name, the place of shards, or a TOML file.
+      overrides: settings.
+      file: a TOML file of settings for the data that `source` names.
 
     Raises:
-      ValueError: as `read_settings`, and for an override that is not a setting.
-      OSError: if the file cannot be read.
+      ValueError: as `read_settings`, for an override that is not a setting, and for two TOML files.
+      OSError: if a file cannot be read.
     """
-    settings = read_settings(source) | settings_from(overrides or {}, TrainConfig)
+    settings = merged_settings(source, overrides, file=file)
+    place = source if file is None else file
     try:
         return TrainConfig(**settings)
     except ValueError as error:
-        if str(source) in DATA_SETS:
+        if Path(place).suffix != ".toml":
             raise
-        raise ValueError(f"{source}: {error}") from error
+        raise ValueError(f"{place}: {error}") from error
+
+
+def merged_settings(
+    source: str | Path,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    file: str | Path | None = None,
+) -> dict[str, Any]:
+    """The settings of `load_config`, without the defaults of the others."""
+    settings = read_settings(source)
+    if file is not None:
+        if Path(source).suffix == ".toml":
+            raise ValueError(f"give one TOML file: {source} and {file} are two")
+        if Path(file).suffix != ".toml":
+            raise ValueError(f"{file}: expected a .toml file of settings")
+        settings = read_settings(file) | settings
+    return settings | settings_from(overrides or {}, TrainConfig)
 
 
 def dump_config(config: TrainConfig) -> str:

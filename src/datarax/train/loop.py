@@ -2,6 +2,7 @@
 
 import functools
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,27 +13,42 @@ from flax import nnx
 from tqdm import tqdm
 
 from datarax.core.element_batch import Batch
-from datarax.pipeline.loader import Loader
+from datarax.pipeline.caps import ErrorCaps
+from datarax.pipeline.ledger import Ledger
+from datarax.pipeline.pipeline import Pipeline
 from datarax.train.checkpoints import Checkpoints
-from datarax.train.config import TrainConfig
-from datarax.train.evaluation import directions, embedded, raw_table, retrieval_rows
+from datarax.train.config import GLYPHS, TrainConfig
+from datarax.train.data import open_split, with_fields
+from datarax.train.evaluation import Table, directions_of, embedded, retrieval_rows
 from datarax.train.interrupt import Interrupt
 from datarax.train.metrics_log import append_line, cut_after
-from datarax.train.model import build
+from datarax.train.model import FUSED, build
 from datarax.train.run import (
     Run,
     embed_rows,
     evaluate,
     load_run,
-    open_source,
     split_params,
+    split_table,
     write_evaluation,
 )
-from datarax.train.run_directory import CHECKPOINTS, METRICS_FILE, TIMINGS_FILE, prepare
+from datarax.train.run_directory import (
+    CHECKPOINTS,
+    LEDGER_FILE,
+    METRICS_FILE,
+    TIMINGS_FILE,
+    prepare,
+)
 
 
 def train(
-    config: TrainConfig, out: str | Path, *, resume: bool = False, overwrite: bool = False
+    config: TrainConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    threads: int | None = None,
+    told: Callable[[str], Any] | None = None,
 ) -> Run:
     """Train on a data set, evaluate on its test split, and leave a run directory.
 
@@ -44,17 +60,30 @@ def train(
       out: the run directory; made if it does not exist.
       resume: go on with the run in `out`, which must have been started with the same `config`.
       overwrite: delete the run in `out` first.
+      threads: that read and decode, as of `Pipeline`; the run is the same with any.
+      told: is given `Pipeline.describe()` before the first step.
 
     Raises:
       FileExistsError: if `out` is in use and neither `resume` nor `overwrite` is set.
-      ValueError: if both are, or if the run in `out` was started with another configuration.
-      OSError: if a file cannot be written.
+      ValueError: if both are, if the run in `out` was started with another configuration, or if
+        there is no training on the data: no records, fewer than two fields to embed, ...
+      TooManyErrors: if more records are bad than the configuration allows.
+      OSError: if a file cannot be read or written.
       KeyboardInterrupt: after Ctrl-C; the message says how to go on.
     """
     out = Path(out)
-    trainer = Trainer(config, out)  # first: a configuration that cannot be must cost no old run
+    config = with_fields(config)
+    # first: a configuration that cannot be must cost no old run
+    trainer = Trainer(config, out, threads=threads)
     prepare(out, config, resume=resume, overwrite=overwrite)
-    with Checkpoints(out / CHECKPOINTS, create=True) as checkpoints, Interrupt() as interrupt:
+    if told is not None:
+        told(trainer.pipeline.describe())
+    trainer.keep_ledger()
+    with (
+        trainer.pipeline,
+        Checkpoints(out / CHECKPOINTS, create=True) as checkpoints,
+        Interrupt() as interrupt,
+    ):
         trainer.restore(checkpoints)
         trainer.run(checkpoints, interrupt)
     run = load_run(out)
@@ -73,21 +102,27 @@ class Trainer:
     """The state of a training run between two steps.
 
     Args:
-      config: what to train.
-      out: the run directory, where the metrics go.
+      config: what to train, its fields and towers written out (`data.with_fields`).
+      out: the run directory, where the metrics go; nothing is written yet.
+      threads: that read and decode; `None` is one for each processor, up to 8.
     """
 
-    def __init__(self, config: TrainConfig, out: Path) -> None:
+    def __init__(self, config: TrainConfig, out: Path, *, threads: int | None = None) -> None:
         self.config = config
         self.out = out
-        self.loader = Loader(
-            open_source(config, "train"),
+        on_error: Any = config.on_error
+        self.pipeline = Pipeline(
+            open_split(config, "train"),
             batch_size=config.batch_size,
             seed=config.seed,
-            drop_remainder=True,
+            remainder="drop" if config.data == GLYPHS else "pad",
+            on_error=on_error,
+            error_caps=ErrorCaps(fraction=config.error_fraction, consecutive=config.error_run),
+            threads=threads,
         )
-        self.total = config.epochs * self.loader.batches_per_epoch
-        self.validation = raw_table(open_source(config, "validation"), config.towers)
+        self.total = config.epochs * len(self.pipeline)
+        self.validation = split_table(config, "validation", ledger=self.pipeline.ledger)
+        self.headline = headline(config, self.validation)
         self.schedule, self.optimizer = make_optimizer(
             learning_rate=config.learning_rate,
             weight_decay=config.weight_decay,
@@ -100,13 +135,19 @@ class Trainer:
         self.step = 0
         self.best = -1.0
 
+    def keep_ledger(self) -> None:
+        """List bad records in the run directory, those met so far too."""
+        ledger = Ledger(self.out / LEDGER_FILE)
+        ledger.add(self.pipeline.ledger.faults)
+        self.pipeline.ledger = ledger
+
     def restore(self, checkpoints: Checkpoints) -> None:
         """Go back to the last checkpoint, if there is one, and drop what was written after it."""
         if checkpoints.step("last") is not None:
             kept = checkpoints.restore("last", **self.state._asdict())
             self.state = TrainState(kept["params"], kept["optimizer"])
             self.step, self.best = kept["progress"]["step"], kept["progress"]["best"]
-            self.loader.restore(kept["progress"]["loader"])
+            self.pipeline.restore(kept["pipeline"])
         for name in (METRICS_FILE, TIMINGS_FILE):
             cut_after(self.out / name, self.step)
 
@@ -115,8 +156,10 @@ class Trainer:
 
         Raises:
           KeyboardInterrupt: if asked to stop, after the step at hand is kept.
+          TooManyErrors: if more records are bad than the configuration allows.
         """
-        every = self.config.eval_every * self.loader.batches_per_epoch
+        every = self.config.eval_every * len(self.pipeline)
+        save_every = self.config.save_every or every
         started, first = time.perf_counter(), self.step
         with tqdm(
             total=self.total, initial=first, unit="step", disable=None, dynamic_ncols=True
@@ -126,10 +169,14 @@ class Trainer:
                 if self.step % self.config.log_every == 0 or self.step == self.total:
                     rate = self.log(metrics, first, time.perf_counter() - started)
                     shown = {name: f"{float(value):.4f}" for name, value in metrics.items()}
+                    if total := self.pipeline.ledger.total:
+                        shown["bad"] = str(total)
                     bar.set_postfix(shown, records=f"{rate:.0f}/s")
                 bar.update()
                 if self.step % every == 0 or self.step == self.total:
                     self.validate(checkpoints)
+                    self.save(checkpoints, "last")
+                elif self.step % save_every == 0:
                     self.save(checkpoints, "last")
                 if interrupt.requested:
                     self.save(checkpoints, "last")
@@ -137,7 +184,7 @@ class Trainer:
 
     def take_step(self) -> dict[str, jax.Array]:
         """One batch, one update."""
-        batch = next(self.loader).replace(metadata=None)
+        batch = next(self.pipeline).replace(metadata=None)
         self.state, metrics = train_step(
             self.state,
             self.rest,
@@ -154,7 +201,7 @@ class Trainer:
         record = {
             "kind": "train",
             "step": self.step,
-            "epoch": (self.step - 1) // self.loader.batches_per_epoch,
+            "epoch": (self.step - 1) // len(self.pipeline),
             **{name: float(value) for name, value in metrics.items()},
             "learning_rate": float(self.schedule(self.step - 1)),
         }
@@ -167,17 +214,14 @@ class Trainer:
     def validate(self, checkpoints: Checkpoints) -> None:
         """Write a line of validation metrics, and keep the model if it is the best so far.
 
-        The metrics are means over both directions between pictures and names (between the first
-        two towers, if one of these is not among them); the best has the highest `mrr`.
+        The metrics are means over the `headline` directions; the best has the highest `mrr`.
         """
         model = nnx.merge(self.graph, self.state.params, self.rest)
         table = embedded(self.validation, functools.partial(embed_rows, model))
-        pairs = directions(self.config.towers)
-        headline = {"image", "name"} if ("image", "name") in pairs else set(self.config.towers[:2])
-        rows = retrieval_rows(table, [pair for pair in pairs if set(pair) == headline])
+        rows = retrieval_rows(table, self.headline)
         names = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr", "median_rank")
         means = {name: float(np.mean([row[name] for row in rows])) for name in names}
-        epoch = (self.step - 1) // self.loader.batches_per_epoch
+        epoch = (self.step - 1) // len(self.pipeline)
         record = {"kind": "validation", "step": self.step, "epoch": epoch, **means}
         append_line(self.out / METRICS_FILE, record)
         if means["mrr"] > self.best:
@@ -190,8 +234,27 @@ class Trainer:
             kind,
             self.step,
             **self.state._asdict(),
-            progress={"step": self.step, "best": self.best, "loader": self.loader.state()},
+            progress={"step": self.step, "best": self.best},
+            pipeline=self.pipeline.state(),
         )
+
+
+def headline(config: TrainConfig, table: Table) -> list[tuple[str, str]]:
+    """The directions that choose the best model: between glyphs and names, else between all towers.
+
+    Of glyphs without one of these two, the directions between the first two towers.
+
+    Raises:
+      ValueError: if no record of `table` has two towers' fields.
+    """
+    pairs = [pair for pair in directions_of(config) if len(table.rows(*pair)) > 0]
+    if not pairs:
+        raise ValueError(f"no record to validate on has two of {list(config.towers)}")
+    if config.data != GLYPHS:
+        return [pair for pair in pairs if FUSED not in pair]
+    whole = ("image", "name") in pairs
+    chosen = {"image", "name"} if whole else set(config.towers[:2])
+    return [pair for pair in pairs if set(pair) == chosen]
 
 
 @functools.lru_cache(maxsize=8)

@@ -11,20 +11,25 @@ from datarax.core.element_batch import Batch
 from datarax.core.masks import zero_skipped
 from datarax.functional.contrastive import sigmoid_bias_init
 from datarax.functional.masking import safe_l2_normalize
-from datarax.nn.encoders import ImageEncoder, PointEncoder, TextEncoder
 from datarax.operators.contrastive import ContrastiveOperator
 from datarax.operators.contrastive_config import ContrastiveOperatorConfig
 from datarax.operators.field_choice import FieldChoice, FieldChoiceConfig
 from datarax.operators.fusion import FusionOperator, FusionOperatorConfig
 from datarax.operators.presence import ModalityDropout, ModalityDropoutConfig
 from datarax.sources.glyphs import OTHER_FACES
-from datarax.train.config import TrainConfig
+from datarax.train.config import GLYPHS, TrainConfig
 from datarax.train.grad_cache import grad_cache
+from datarax.train.towers import (
+    FEATURES,
+    columns_of,
+    given,
+    make_encoder,
+    masked_towers,
+    text_towers,
+)
 
-FEATURES = 256
 AUGMENTATION = "augmentation"
 FUSED = "fused"
-FUSED_FIELDS = ("image", "outline")
 # A volume is 0 where one modality is made of the others, so these relate the towers alone.
 OF_TOWERS = ("volume", "symile")
 # What a setting of `TrainConfig` means to the operator, where that is not the method's own name.
@@ -44,9 +49,9 @@ LOSS_OPTIONS: dict[str, dict[str, Any]] = {
 class Retriever(nnx.Module):
     """Encoders into one space that a contrastive operator holds together.
 
-    In training a picture may come from another face, and modalities may be hidden. Where there are
-    towers for both `image` and `outline`, their fusion is one more modality, `"fused"`; for a loss
-    of all towers at once, `"fused"` is the mean of their two unit vectors instead.
+    In training a glyph may come from another face, and modalities may be hidden. The fusion of the
+    fused towers is one more modality, `"fused"`; for a loss of all towers at once, `"fused"` is the
+    mean of their unit vectors instead.
 
     Args:
       config: which towers, the width of the space, the rates of dropout.
@@ -54,19 +59,14 @@ class Retriever(nnx.Module):
     """
 
     def __init__(self, config: TrainConfig, *, rngs: nnx.Rngs) -> None:
-        self.encoders = nnx.Dict({name: _encoder(name, config, rngs) for name in config.towers})
-        self.micro_batch = config.micro_batch
-        fields = [encoded_field(name) for name in config.towers]
-        self.faces = FieldChoice(
-            FieldChoiceConfig(
-                input_fields=["image", *OTHER_FACES],
-                output_fields=["image"],
-                rate=config.face_rate,
-                stochastic=True,
-                stream_name=AUGMENTATION,
-            ),
-            rngs=rngs,
+        self.encoders = nnx.Dict(
+            {name: make_encoder(name, config, rngs=rngs) for name in config.towers}
         )
+        self.micro_batch = config.micro_batch
+        self.masked = masked_towers(config)
+        self.parts = config.fused_towers
+        fields = [encoded_field(name) for name in config.towers]
+        self.faces = _faces(config, rngs) if config.data == GLYPHS else None
         self.modality_dropout = ModalityDropout(
             ModalityDropoutConfig(
                 input_fields=fields,
@@ -77,12 +77,13 @@ class Retriever(nnx.Module):
             ),
             rngs=rngs,
         )
-        fused = set(config.towers) >= set(FUSED_FIELDS) and config.loss not in OF_TOWERS
-        self.fusion = _fusion(config.fusion, rngs) if fused else None
+        fused = bool(self.parts) and config.loss not in OF_TOWERS
+        self.fusion = _fusion(config, rngs) if fused else None
         compared = [*fields, encoded_field(FUSED)] if fused else fields
         if config.loss in OF_TOWERS:
-            # The first is the anchor: a picture beside its outline would match without a name.
-            compared = sorted(fields, key=lambda name: name != encoded_field("name"))
+            # The first is the anchor: a picture beside its outline would match without a text.
+            texts = [encoded_field(name) for name in text_towers(config)]
+            compared = sorted(fields, key=lambda name: name not in texts)
         self.has_temperature = config.loss != "triplet"
         self.contrastive = ContrastiveOperator(
             ContrastiveOperatorConfig(
@@ -105,39 +106,54 @@ class Retriever(nnx.Module):
           batch: raw fields, one a tower at least, and the other faces.
           rng_key: for dropout in the encoders.
         """
-        batch = zero_skipped(self.faces(batch), batch.where())
+        chosen = batch if self.faces is None else self.faces(batch)
+        batch = zero_skipped(chosen, batch.where())
         for place, (name, encoder) in enumerate(sorted(self.encoders.items())):
-            features = self._encode(encoder, batch[name], jax.random.fold_in(rng_key, place))
-            batch = batch.replace(data={**batch.data, encoded_field(name): features})
+            inputs = tuple(batch[column] for column in columns_of([name], self.masked))
+            features = self._encode(encoder, inputs, jax.random.fold_in(rng_key, place))
+            made, known = encoded_field(name), name in batch.presence
+            there = {made: batch.presence[name]} if known else {}
+            batch = batch.with_fields({made: features}, there)
         batch = self.modality_dropout(batch)
         if self.fusion is not None:
             batch = self.fusion(batch)
         return self.contrastive(batch)
 
-    def _encode(self, encoder: nnx.Module, values: jax.Array, key: jax.Array) -> jax.Array:
+    def _encode(
+        self, encoder: nnx.Module, inputs: tuple[jax.Array, ...], key: jax.Array
+    ) -> jax.Array:
         if self.micro_batch is None:
-            return encoder(values, rng_key=key)
-        keys = jax.random.split(key, len(values))
-        return grad_cache(_encode_rows, micro_batch=self.micro_batch)(encoder, values, keys)
+            return encoder(*inputs, rng_key=key)
+        keys = jax.random.split(key, len(inputs[0]))
+        return grad_cache(_encode_rows, micro_batch=self.micro_batch)(encoder, inputs, keys)
 
     def embed(self, field: str, values: jax.Array | Mapping[str, jax.Array]) -> jax.Array:
-        """Unit vectors [n, embedding_size] of a field's values; for `"fused"`, of a dict of both.
+        """Unit vectors [n, embedding_size] of a field's values.
+
+        Args:
+          field: a tower, or `"fused"`.
+          values: an array; or, by field, arrays and masks. `"fused"` needs all its parts so.
 
         Raises:
           KeyError: if there is no tower for the field.
         """
         if field == FUSED and self.fusion is not None:
-            encoded = {encoded_field(name): self.encoders[name](values[name]) for name in values}
+            encoded = {encoded_field(name): self._features(name, values) for name in self.parts}
             features = self.fusion(Batch.from_parts(encoded))[encoded_field(FUSED)]
-        elif field == FUSED and set(self.encoders) >= set(FUSED_FIELDS):
-            image, outline = (self.embed(name, values[name]) for name in FUSED_FIELDS)
-            return safe_l2_normalize(image + outline)
+        elif field == FUSED and self.parts:
+            columns = given(values, field)
+            return safe_l2_normalize(sum(self.embed(name, columns) for name in self.parts))
         elif field in self.encoders:
-            features = self.encoders[field](values)
+            features = self._features(field, values)
         else:
             raise KeyError(f"no tower for {field!r}; the model has {sorted(self.encoders)}")
         # Scores of bfloat16 vectors would often tie.
         return self.contrastive.embed(encoded_field(field), features.astype(jnp.float32))
+
+    def _features(self, name: str, values: Any) -> jax.Array:
+        columns = given(values, name)
+        inputs = [columns[c] for c in columns_of([name], self.masked) if c in columns]
+        return self.encoders[name](*inputs)
 
     @property
     def temperature(self) -> float | None:
@@ -155,9 +171,13 @@ def build(config: TrainConfig) -> Retriever:
     return Retriever(config, rngs=nnx.Rngs(config.seed))
 
 
-def _encode_rows(encoder: Any, values: jax.Array, keys: jax.Array) -> jax.Array:
+def _encode_rows(encoder: Any, inputs: tuple[jax.Array, ...], keys: jax.Array) -> jax.Array:
     """Each row with its own key, so that dropout is the same in micro-batches of any size."""
-    return jax.vmap(lambda x, key: encoder(x[None], rng_key=key)[0])(values, keys)
+
+    def encode(row: tuple[jax.Array, ...], key: jax.Array) -> jax.Array:
+        return encoder(*(x[None] for x in row), rng_key=key)[0]
+
+    return jax.vmap(encode)(inputs, keys)
 
 
 def _loss_options(config: TrainConfig) -> dict[str, Any]:
@@ -167,18 +187,25 @@ def _loss_options(config: TrainConfig) -> dict[str, Any]:
     return LOSS_OPTIONS.get(config.loss, {"method": config.loss})
 
 
-def _fusion(method: Any, rngs: nnx.Rngs) -> FusionOperator:
-    parts = [encoded_field(name) for name in FUSED_FIELDS]
-    config = FusionOperatorConfig(
+def _faces(config: TrainConfig, rngs: nnx.Rngs) -> FieldChoice:
+    choice = FieldChoiceConfig(
+        input_fields=["image", *OTHER_FACES],
+        output_fields=["image"],
+        rate=config.face_rate,
+        stochastic=True,
+        stream_name=AUGMENTATION,
+    )
+    return FieldChoice(choice, rngs=rngs)
+
+
+def _fusion(config: TrainConfig, rngs: nnx.Rngs) -> FusionOperator:
+    parts = [encoded_field(name) for name in config.fused_towers]
+    method: Any = config.fusion
+    options = FusionOperatorConfig(
         input_fields=parts,
         output_fields=[encoded_field(FUSED)],
         method=method,
         features=dict.fromkeys(parts, FEATURES),
         out_features=FEATURES,
     )
-    return FusionOperator(config, rngs=rngs)
-
-
-def _encoder(name: str, config: TrainConfig, rngs: nnx.Rngs) -> Any:
-    kinds: dict[str, Any] = {"image": ImageEncoder, "outline": PointEncoder, "name": TextEncoder}
-    return kinds[name](out_features=FEATURES, dropout=config.dropout, rngs=rngs)
+    return FusionOperator(options, rngs=rngs)

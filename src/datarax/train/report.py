@@ -1,6 +1,7 @@
 """`report.html`: what a run learned, in one file that needs nothing else."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -11,11 +12,16 @@ import numpy as np
 from flax import nnx
 from jinja2.utils import markupsafe
 
+from datarax.pipeline.ledger import read_ledger
 from datarax.train.characters import Characters, TrainedRun, characters
+from datarax.train.config import GLYPHS, TrainConfig
+from datarax.train.evaluation import Table, directions
 from datarax.train.files import write_file
 from datarax.train.report_gallery import Query, gallery, sample_by_script
 from datarax.train.report_plots import curves, heat_map, modality_map, script_map
 from datarax.train.results import COLUMNS, result_rows
+from datarax.train.run_directory import LEDGER_FILE
+from datarax.train.towers import columns_of, image_towers, masked_towers, text_towers
 
 _SHOWN = 6
 _KINDS: tuple[Literal["hits", "misses"], ...] = ("hits", "misses")
@@ -34,9 +40,7 @@ def write_report(run: TrainedRun) -> Path:
     """
     evaluation = _evaluation(run.path)
     found = characters(run, evaluation["split"])
-    towers = run.config.towers
-    first = "name" if "name" in towers else "image"
-    second = "image" if first == "name" and "image" in towers else "outline"
+    fields = _shown_fields(run.config, found.table)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("datarax.train", "."),
         autoescape=True,
@@ -52,11 +56,42 @@ def write_report(run: TrainedRun) -> Path:
         rows=result_rows(evaluation),
         curves=curves(_lines(run.path / "metrics.jsonl")),
         timing=_timing(_lines(run.path / "timings.jsonl")),
-        fields=(first, second),
-        galleries=_galleries(run, found, fields=(first, second)),
-        **_space(run, found, fields=(first, second)),
+        fields=fields,
+        galleries=_galleries(run, found, fields=fields),
+        glyphs=run.config.data == GLYPHS,
+        bad=_bad(run.path / LEDGER_FILE),
+        **_space(run, found, fields=fields),
     )
     return write_file(run.path / "report.html", html.encode("utf-8", "replace"))
+
+
+def _shown_fields(config: TrainConfig, table: Table) -> tuple[str, str]:
+    """The two towers between which queries are shown: a text and a picture, where there are such.
+
+    Of shards, two that records have together.
+    """
+    if config.data == GLYPHS:
+        first = "name" if "name" in config.towers else "image"
+        second = "image" if first == "name" and "image" in config.towers else "outline"
+        return first, second
+    texts, images = text_towers(config), image_towers(config)
+    pairs = [pair for pair in directions(config.towers) if len(table.rows(*pair)) > 0]
+    if not pairs:
+        raise ValueError(f"no record has two of {list(config.towers)}: there is nothing to show")
+    return max(pairs, key=lambda pair: (pair[0] in texts) + (pair[1] in images))
+
+
+def _bad(path: Path) -> Mapping[str, int]:
+    """How many records of a ledger are bad, by field."""
+    faults = read_ledger(path) if path.is_file() else []
+    return Counter(fault.field or "(record)" for fault in faults)
+
+
+def _embedded(run: TrainedRun, table: Table, name: str) -> np.ndarray:
+    columns = columns_of([name], masked_towers(run.config))
+    if len(columns) == 1:
+        return run.embed(name, table.columns[name])
+    return run.embed(name, {column: table.columns[column] for column in columns})
 
 
 def _galleries(
@@ -64,16 +99,18 @@ def _galleries(
 ) -> dict[str, list[Query]]:
     """Hits, then misses, from the first field to the second (`there`) and `back`."""
     first, second = fields
-    a, b = (run.embed(name, found.table.columns[name]) for name in fields)
+    table = found.table
+    rows = table.rows(first, second)
+    a, b = (_embedded(run, table, name)[rows] for name in fields)
     there, back = (
         [
             query
             for kind in _KINDS
-            for query in gallery(similarity, right, found, kind=kind, count=_SHOWN)
+            for query in gallery(similarity, right, found.at(rows), kind=kind, count=_SHOWN)
         ]
         for similarity, right in (
-            (a @ b.T, found.table.relevant(first, second)),
-            (b @ a.T, found.table.relevant(second, first)),
+            (a @ b.T, table.relevant(first, second)),
+            (b @ a.T, table.relevant(second, first)),
         )
     )
     return {"there": there, "back": back}
@@ -81,20 +118,28 @@ def _galleries(
 
 def _space(
     run: TrainedRun, found: Characters, *, fields: tuple[str, str]
-) -> dict[str, markupsafe.Markup]:
-    """The plots of similarity and of the embeddings of all towers."""
-    columns = found.table.columns
-    embeddings = {name: run.embed(name, columns[name]) for name in run.config.towers}
-    sample = sample_by_script(found.scripts, groups=_SCRIPTS, each=_EACH)
-    a, b = (embeddings[name][sample] for name in fields)
-    together = _plane(np.concatenate(list(embeddings.values())))
-    centred = _plane(np.concatenate([rows - rows.mean(axis=0) for rows in embeddings.values()]))
-    points = np.split(together, len(embeddings))
-    return {
-        "heat_map": heat_map(a @ b.T, [found.scripts[row] for row in sample], fields=fields),
-        "modality_map": modality_map(dict(zip(embeddings, points, strict=True))),
-        "script_map": script_map(centred, found.scripts * len(embeddings)),
+) -> dict[str, markupsafe.Markup | None]:
+    """The plots of the embeddings of all towers, and for characters of similarity by script."""
+    embeddings = {
+        name: _embedded(run, found.table, name)[found.table.rows(name)]
+        for name in run.config.towers
     }
+    embeddings = {name: rows for name, rows in embeddings.items() if len(rows)}
+    ends = np.cumsum([len(rows) for rows in embeddings.values()])[:-1]
+    points = np.split(_plane(np.concatenate(list(embeddings.values()))), ends)
+    plots: dict[str, markupsafe.Markup | None] = {
+        "modality_map": modality_map(dict(zip(embeddings, points, strict=True))),
+        "heat_map": None,
+        "script_map": None,
+    }
+    if found.scripts:
+        sample = sample_by_script(found.scripts, groups=_SCRIPTS, each=_EACH)
+        a, b = (embeddings[name][sample] for name in fields)
+        centred = _plane(np.concatenate([x - x.mean(axis=0) for x in embeddings.values()]))
+        groups = [found.scripts[row] for row in sample]
+        plots["heat_map"] = heat_map(a @ b.T, groups, fields=fields)
+        plots["script_map"] = script_map(centred, found.scripts * len(embeddings))
+    return plots
 
 
 def _plane(points: np.ndarray) -> np.ndarray:

@@ -13,11 +13,12 @@ from PIL import Image
 from datarax.train.characters import Characters
 
 _ANSWERS = 5
+_PHOTO = 96  # pixels
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Answer:
-    """One retrieved record; `is_right` marks the one that was asked for."""
+    """One retrieved record; `is_right` marks the one that was asked for. "" is no picture."""
 
     rank: int
     score: float
@@ -85,6 +86,21 @@ def picture_uri(image: np.ndarray) -> str:
     return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
+def photo_uri(image: np.ndarray) -> str:
+    """A data URI of a JPEG of at most 96 pixels a side, from uint8 [h, w] or [h, w, 3]."""
+    photo = Image.fromarray(image)
+    photo.thumbnail((_PHOTO, _PHOTO))
+    content = io.BytesIO()
+    photo.save(content, format="JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def _picture(found: Characters, row: int) -> str:
+    if found.images is None:
+        return ""
+    return picture_uri(found.images[row]) if found.scripts else photo_uri(found.images[row])
+
+
 def _query(
     row: int, found: Characters, *, order: np.ndarray, scores: np.ndarray, is_right: np.ndarray
 ) -> Query:
@@ -94,14 +110,14 @@ def _query(
             rank=place + 1,
             score=float(scores[target]),
             name=found.names[target],
-            picture=picture_uri(found.images[target]),
+            picture=_picture(found, target),
             is_right=bool(is_right[target]),
         )
 
     right = int(np.flatnonzero(is_right[order])[0])
     return Query(
         name=found.names[row],
-        picture=picture_uri(found.images[row]),
+        picture=_picture(found, row),
         answers=tuple(answer(place) for place in range(min(_ANSWERS, len(order)))),
         missed=answer(right) if right >= _ANSWERS else None,
     )

@@ -4,8 +4,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from datarax.train.evaluation import PARTS
-
 COLUMNS = ("R@1", "R@5", "R@10", "median rank", "MRR")
 _KEYS = ("recall_at_1", "recall_at_5", "recall_at_10", "median_rank", "mrr")
 _METHODS = {
@@ -29,7 +27,8 @@ def result_rows(evaluation: Mapping[str, Any]) -> list[ResultRow]:
     """Our row of each direction, followed by those of its baselines."""
     rows = []
     for result in evaluation["retrieval"]:
-        ends = ("+".join(PARTS.get(result[end], (result[end],))) for end in ("query", "target"))
+        parts = {"fused": evaluation.get("fused", ())}
+        ends = ("+".join(parts.get(result[end]) or (result[end],)) for end in ("query", "target"))
         direction = " → ".join(ends)
         for prefix, method in _METHODS.items():
             cells = tuple(_cell(key, result.get(prefix + key)) for key in _KEYS)

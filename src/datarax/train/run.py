@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import operator
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,26 @@ import jax
 import numpy as np
 from flax import nnx
 
-from datarax.sources.glyphs import GlyphsSource, Split
+from datarax.core.data_source import DataSourceModule
+from datarax.pipeline.ledger import Ledger
+from datarax.sources.glyphs import Split
 from datarax.train.checkpoints import Checkpoints
-from datarax.train.config import CONFIG_FILE, TrainConfig, load_config
+from datarax.train.config import CONFIG_FILE, GLYPHS, TrainConfig, load_config
+from datarax.train.data import open_split
 from datarax.train.evaluation import (
-    baseline_rows,
-    directions,
+    Table,
+    chance_rows,
+    directions_of,
     embedded,
     modality_gaps,
     raw_table,
     retrieval_rows,
+    ridge_rows,
 )
 from datarax.train.files import write_file
 from datarax.train.model import Retriever, build
-from datarax.train.run_directory import CHECKPOINTS, EVALUATION_FILE
+from datarax.train.run_directory import CHECKPOINTS, EVALUATION_FILE, LEDGER_FILE
+from datarax.train.towers import given, masked_towers
 
 EMBED_ROWS = 256
 
@@ -50,26 +57,40 @@ class Run:
     def embed(self, field: str, arrays: Any) -> np.ndarray:
         """Unit vectors float32 [n, embedding_size] of a field's values, as the data set has them.
 
-        For `"fused"`, `arrays` is a dict of `image` and `outline`.
+        Args:
+          field: a tower, or `"fused"`.
+          arrays: an array; or a dict by field, of arrays and masks. `"fused"` takes a dict of its
+            parts (of `image` and `outline`, for glyphs).
 
         Raises:
           KeyError: if the model has no tower for the field.
         """
         return embed_rows(self.model, field, jax.tree.map(np.asarray, arrays))
 
-    def source(self, split: Split) -> GlyphsSource:
+    def source(self, split: Split) -> DataSourceModule:
         """The records of a split, or of `"all"`."""
-        return open_source(self.config, split)
+        return open_split(self.config, split)
+
+    def table(self, split: Split) -> Table:
+        """The records of a split that can be read, by field."""
+        return split_table(self.config, split, ledger=Ledger(self.path / LEDGER_FILE))
 
 
-def open_source(config: TrainConfig, split: Split) -> GlyphsSource:
-    """The records of a split of a configuration's data set."""
-    return GlyphsSource(split, limit=config.limit)
+def split_table(config: TrainConfig, split: Split, *, ledger: Ledger | None = None) -> Table:
+    """The records of a split of a configuration's data that can be read, by tower."""
+    return raw_table(
+        open_split(config, split),
+        config.towers,
+        parts=config.fused_towers,
+        masked=masked_towers(config),
+        ledger=ledger,
+    )
 
 
 def embed_rows(model: Retriever, field: str, values: Any) -> np.ndarray:
     """The embeddings of any number of rows, computed 256 at a time: float32 [n, d]."""
     graph, state = nnx.split(model)
+    values = given(values, field)
     size = len(jax.tree.leaves(values)[0])
 
     def block(column: np.ndarray) -> np.ndarray:
@@ -140,33 +161,36 @@ def _read_evaluation(path: Path) -> dict[str, Any] | None:
 
 
 def evaluate(run: Run, split: Split = "test") -> dict[str, Any]:
-    """How well a run retrieves between the fields of a split, beside chance and ridge regression.
+    """How well a run retrieves between the fields of a split, beside chance; glyphs: beside ridge.
 
-    Every direction ranks all records of the split. Equal scores count as their expectation over
-    random order; records that are equal in the query or in the target share credit. The plain
-    and the tuned ridge (`train.baseline`) are fitted on the training split.
+    Every direction ranks all records of the split that have both fields. Equal scores count as
+    their expectation over random order; records that are equal in the query or in the target share
+    credit. The plain and the tuned ridge (`train.baseline`) are fitted on the training split.
 
     Returns:
-      `split`, `records`, `seed`, `step`, `retrieval` (one dict a direction), `modality_gap`,
-      `temperature` (unless the loss has none): plain values for JSON.
+      `split`, `records`, `seed`, `step`, `fused` (its parts, if there is such a tower),
+      `retrieval` (one dict a direction), `modality_gap`, `temperature` (unless the loss has none):
+      plain values for JSON.
     """
-    fields = run.config.towers
-    needed: tuple[Split, ...] = ("train", "validation", split)
-    raw = {name: raw_table(run.source(name), fields) for name in needed}
-    pairs = directions(fields)
-    table = embedded(raw[split], run.embed)
-    baselines = baseline_rows(
-        pairs, train=raw["train"], validation=raw["validation"], test=raw[split]
-    )
+    pairs = directions_of(run.config)
+    raw = run.table(split)
+    table = embedded(raw, run.embed)
     ours = retrieval_rows(table, pairs)
+    others = [chance_rows(table, ours)]
+    if run.config.data == GLYPHS:
+        train, validation = run.table("train"), run.table("validation")
+        others.append(ridge_rows(pairs, train=train, validation=validation, test=raw))
     temperature = run.model.temperature
     return {
         "split": split,
-        "records": len(raw[split].columns[fields[0]]),
+        "records": raw.size,
         "seed": run.config.seed,
         "step": run.step,
-        "retrieval": [row | other for row, other in zip(ours, baselines, strict=True)],
-        "modality_gap": modality_gaps(table, fields),
+        **({"fused": list(raw.parts)} if raw.parts else {}),
+        "retrieval": [
+            functools.reduce(operator.or_, rows) for rows in zip(ours, *others, strict=True)
+        ],
+        "modality_gap": modality_gaps(table, run.config.towers),
         **({} if temperature is None else {"temperature": temperature}),
     }
 

@@ -11,7 +11,16 @@ METRICS_FILE = "metrics.jsonl"
 TIMINGS_FILE = "timings.jsonl"
 EVALUATION_FILE = "evaluation.json"
 CHECKPOINTS = "checkpoints"
-MADE_LATER = (METRICS_FILE, TIMINGS_FILE, EVALUATION_FILE, CHECKPOINTS, "report.html", "search.png")
+LEDGER_FILE = "quarantine.jsonl"
+MADE_LATER = (
+    METRICS_FILE,
+    TIMINGS_FILE,
+    EVALUATION_FILE,
+    CHECKPOINTS,
+    LEDGER_FILE,
+    "report.html",
+    "search.png",
+)
 
 
 def prepare(path: Path, config: TrainConfig, *, resume: bool, overwrite: bool) -> None:

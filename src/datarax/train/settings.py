@@ -1,6 +1,7 @@
 """Settings: dataclass fields that know their help, choices and range, and their TOML form.
 
-A setting is a `bool`, `int`, `float`, `str`, a `tuple` of one of them, or one of these `| None`.
+A setting is a `bool`, `int`, `float`, `str`, a `tuple` of one of them, a table (`Mapping`), or one
+of these `| None`. What a table holds is checked by whoever reads it.
 """
 
 import dataclasses
@@ -14,7 +15,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+_WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    dict: "a table",
+}
 _MAX_BYTES = 1 << 20
 _LARGEST = sys.float_info.max
 
@@ -138,12 +145,15 @@ def parse_assignment(text: str, cls: type) -> tuple[str, Any]:
 
 def to_toml(config: Any) -> str:
     """A dataclass of settings as TOML text, each with its help as a comment; None is left out."""
-    lines = []
+    lines, tables = [], []
     for field in dataclasses.fields(config):
         value = dataclasses.asdict(config)[field.name]
-        if value is not None:
+        if isinstance(value, dict):
+            inside = [f"{_key(name)} = {_emit(entry)}" for name, entry in value.items()]
+            tables += ["", f"# {_limits(field).help}", f"[{field.name}]", *inside]
+        elif value is not None:
             lines += ["", f"# {_limits(field).help}", f"{field.name} = {_emit(value)}"]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *tables]) + "\n"
 
 
 def _parse_value(written: str) -> Any:
@@ -164,9 +174,17 @@ def _emit(value: Any) -> str:
             return repr(value)
         case str():
             return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-        case tuple():
+        case tuple() | list():
             return f"[{', '.join(_emit(entry) for entry in value)}]"
-    raise TypeError(f"expected a bool, number, text or tuple, got {value!r}")
+        case dict():
+            inside = ", ".join(f"{_key(name)} = {_emit(entry)}" for name, entry in value.items())
+            return f"{{{inside}}}"
+    raise TypeError(f"expected a bool, number, text, list or table, got {value!r}")
+
+
+def _key(name: str) -> str:
+    plain = name.isascii() and name.replace("_", "").replace("-", "").isalnum()
+    return name if plain else _emit(name)
 
 
 def _limits(field: dataclasses.Field[Any]) -> Setting:
@@ -180,6 +198,7 @@ def _check(value: Any, *, hint: Any, field: dataclasses.Field[Any]) -> None:
         return
     if optional:
         (hint,) = (member for member in typing.get_args(hint) if member is not types.NoneType)
+    hint = dict if typing.get_origin(hint) is Mapping else hint
     entry = _entry_type(hint)
     entries = [value] if entry is None else value
     expected = _expected(entry or hint, limits, listed=entry is not None)

@@ -1,0 +1,120 @@
+"""The records of a run: the built-in data set, or shards."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from datarax.core.data_source import DataSourceModule
+from datarax.pipeline.ledger import read_ledger
+from datarax.sources.fields import Fields
+from datarax.sources.glyphs import GlyphsSource, Split
+from datarax.sources.limits import Limits
+from datarax.sources.sharded import ShardedSource
+from datarax.sources.subset import SubsetSource, rows_of_faults, split_rows
+from datarax.train.config import GLYPHS, TrainConfig
+from datarax.train.settings import suggestion
+from datarax.train.towers import fit_towers
+
+
+def with_fields(config: TrainConfig) -> TrainConfig:
+    """The configuration with fields and towers written out, as the first records suggest them.
+
+    A configuration of glyphs, or one that has both, is given back as it is.
+
+    Raises:
+      ValueError: if the shards have no records or fewer than two fields to embed, or a tower is no
+        field.
+      OSError: if a shard cannot be read.
+    """
+    if config.data == GLYPHS:
+        return config
+    fields = fields_of(config)
+    if fields is None:
+        fields = open_shards(config.data, limits=limits_of(config)).fields
+    towers = config.towers or fit_towers(fields)
+    for tower in towers:
+        if tower not in fields.fields:
+            hint = suggestion(tower, fields.fields)
+            raise ValueError(f"towers: there is no field {tower!r}; {hint}")
+        if tower not in fit_towers(fields):
+            raise ValueError(f"towers: {tower!r} is a number, which has no encoder")
+    if len(towers) < 2:
+        raise ValueError(
+            f"{config.data} has {list(towers)} to embed, two fields are needed: name their parts "
+            f"in [fields]\n{fields}"
+        )
+    options = {name: field.options() for name, field in fields.fields.items()}
+    plain = json.loads(json.dumps(options))  # lists for tuples, as TOML gives them
+    return dataclasses.replace(config, fields=plain, towers=towers)
+
+
+def fields_of(config: TrainConfig) -> Fields | None:
+    """The fields that a configuration sets; `None` where they are to be inferred.
+
+    Raises:
+      ValueError: if they cannot be, naming the field.
+    """
+    if config.fields is None:
+        return None
+    return Fields.from_mapping(config.fields, limits=limits_of(config))
+
+
+def limits_of(config: TrainConfig) -> Limits:
+    """The limits of a configuration.
+
+    Raises:
+      ValueError: for one that there is not, or that is out of range.
+    """
+    given: Mapping[str, Any] = config.limits or {}
+    known = {field.name for field in dataclasses.fields(Limits)}
+    for name, value in given.items():
+        if name not in known:
+            raise ValueError(f"limits: there is no limit {name!r}; {suggestion(name, known)}")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"limits: {name} must be a number, got {value!r}")
+    return Limits(**given)
+
+
+def open_split(config: TrainConfig, split: Split) -> DataSourceModule:
+    """The records of a split of a configuration's data; "all" of them.
+
+    Raises:
+      ValueError: if there are none, or the data cannot be opened.
+      OSError: if a file cannot be read.
+    """
+    if config.data == GLYPHS:
+        return GlyphsSource(split, limit=config.limit)
+    own = {"validation": config.validation, "test": config.test}.get(split)
+    source = open_shards(own or config.data, fields=fields_of(config), limits=limits_of(config))
+    rows: Sequence[int] = range(len(source)) if own else _own_rows(config, source, split)
+    if len(rows) == 0:
+        raise ValueError(
+            f"{config.data} has {len(source)} records, too few for a {split} split of one in "
+            f"{config.held_out}: set held_out lower, or give `validation` and `test`"
+        )
+    most = config.limit if split in ("train", "all") else config.eval_records
+    most = most if config.limit is None or most is None else min(most, config.limit)
+    if most is not None and most < len(rows):  # spread evenly
+        rows = [rows[place * len(rows) // most] for place in range(most)]
+    return SubsetSource(source, rows)
+
+
+def _own_rows(config: TrainConfig, source: ShardedSource, split: Split) -> Sequence[int]:
+    if split == "train" and config.ledger is not None:
+        rows = rows_of_faults(source, read_ledger(config.ledger))
+        if not rows:
+            raise ValueError(f"{config.ledger} lists no record of {config.data}")
+        return rows
+    if split == "train" and config.validation and config.test:
+        return range(len(source))
+    return split_rows(len(source), every=config.held_out, split=split)
+
+
+def open_shards(
+    paths: str, *, fields: Fields | None = None, limits: Limits | None = None
+) -> ShardedSource:
+    """The records of shards, whose readers are imported when there are such."""
+    from datarax.sources.open import open_source
+
+    return open_source(paths, fields=fields, limits=limits)

@@ -13,6 +13,7 @@ class Limits:
       member_bytes: of one part of a record: a member of a tar, a cell of a table, a file.
       array_bytes: of an array, as its header declares it.
       json_depth: of nested lists and objects.
+      unpacked_bytes: of a whole shard that is compressed, once it is not.
 
     Raises:
       ValueError: if one is less than 1.
@@ -23,6 +24,7 @@ class Limits:
     member_bytes: int = 2**28
     array_bytes: int = 2**28
     json_depth: int = 32
+    unpacked_bytes: int = 2**34
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

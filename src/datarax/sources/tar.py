@@ -1,0 +1,179 @@
+"""Records of WebDataset tars, at random access."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from datarax.sources.fields import Fields
+from datarax.sources.limits import Limits
+from datarax.sources.paths import expand_paths
+from datarax.sources.record import DecodeError, Fault, RawRecord, RecordError
+from datarax.sources.sharded import ShardedSource, fields_of
+from datarax.sources.tar_bytes import Bytes, open_bytes
+from datarax.sources.tar_index import EMPTY, FLAWS, TarIndex, index_tar
+from datarax.sources.tar_index_file import load_index, save_index
+from datarax.sources.tar_unpack import compression_of, unpack
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst")
+TOGETHER = 2**20  # bytes of a record that are read at once
+GAP = 2**11  # bytes of headers between two members
+
+
+class TarShard:
+    """The records of one tar: members by key, in the order in which the keys first come.
+
+    The key is a member's name up to the first dot of its last step, directories included (`./` and
+    doubled slashes left out); the suffix is what follows that dot, in lower case. Members of one
+    key are one record wherever they lie, also between those of others. Nothing is extracted:
+    members are read at their offsets, which are kept in an index (see `load_index`).
+
+    What is not as it should be:
+
+    - A link, device, pipe, sparse file or member of an unknown type, a suffix that a record has
+      twice, a member beyond `limits.member_bytes`: the record is there, and `read` raises.
+    - An absolute name, one with `..`, one without a suffix: in no record; listed in `faults` (the
+      first 1000, then how many more).
+    - Directories, and names with a step that begins with a dot: passed over.
+    - GNU long names, PAX headers, V7, ustar: read.
+    - A tar that is cut, or has a damaged header: the records before are there. The record that is
+      cut (the last one, if it may have been incomplete) and the rest are not: that is a fault.
+      Where members of one key lie apart, those before the cut may lack the ones behind it.
+    - A tar without its end mark, or with anything but zeros behind it: a fault likewise.
+    - An empty file: no records and a fault; a tar without members: no records.
+    - A gzip or zstd shard, told by its first bytes: decompressed once to the cache directory; one
+      that is damaged, cut, or more than `limits.unpacked_bytes`: no records and a fault.
+
+    Tar has a checksum over headers alone: a byte changed in a long name or in data is not noticed.
+
+    Args:
+      path: a file or a URL.
+      limits: on members; `None` is the usual ones.
+
+    Raises:
+      OSError: if the file cannot be read.
+      ImportError: for a URL without fsspec, or zstd without zstandard.
+    """
+
+    def __init__(self, path: str | Path, *, limits: Limits | None = None) -> None:
+        self.name = os.fspath(path)
+        self.limits = Limits() if limits is None else limits
+        self._bytes = open_bytes(self.name)
+        self._size, self._version = self._bytes.size, self._bytes.version
+        lost: list[tuple[str, str]] = []
+        start = self._bytes.read(0, min(4, self._bytes.size))
+        if compression_of(start) is not None:
+            try:
+                self._bytes = open_bytes(unpack(self.name, limit=self.limits.unpacked_bytes))
+            except DecodeError as error:
+                lost.append(("", str(error)))
+        self._index = EMPTY if lost else _index_of(self._bytes)
+        lost += self._index.lost
+        self.faults = tuple(Fault(self.name, key, reason=reason) for key, reason in lost)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def read(self, row: int) -> RawRecord:
+        """Record `row`: the bytes of its members by suffix.
+
+        Raises:
+          IndexError: if there is no such record.
+          RecordError: if one of its members is refused.
+          OSError: if the file cannot be read, or has changed.
+        """
+        index = self._index
+        if not 0 <= row < len(index):
+            raise IndexError(f"record {row} of {len(index)} in {self.name}")
+        members = slice(int(index.starts[row]), int(index.starts[row + 1]))
+        self._check(row, members)
+        offsets, sizes = index.offsets[members].tolist(), index.sizes[members].tolist()
+        names = [index.suffix_names[place] for place in index.suffixes[members].tolist()]
+        parts = _read_parts(self._bytes, offsets, sizes)
+        return RawRecord(index.key(row), dict(zip(names, parts, strict=True)))
+
+    def identity(self) -> str:
+        """Of the file's name without its folder, its size, its version, and the keys."""
+        keys = hashlib.blake2b(self._index.keys.tobytes(), digest_size=8).hexdigest()
+        return f"{os.path.basename(self.name)} {self._size} {self._version} {keys}"
+
+    def _check(self, row: int, members: slice) -> None:
+        index, most = self._index, self.limits.member_bytes
+        bad = (index.flaws[members] != 0) | (index.sizes[members] > most)
+        if not bad.any():
+            return
+        member = members.start + int(bad.argmax())
+        if flaw := int(index.flaws[member]):
+            reason = f"the member is {FLAWS[flaw]}, which is not read"
+        else:
+            size = int(index.sizes[member])
+            reason = f"the member has {size} bytes, at most {most} (Limits.member_bytes)"
+        suffix = index.suffix_names[index.suffixes[member]]
+        raise RecordError(Fault(self.name, index.key(row), row, suffix, reason))
+
+
+class TarSource(ShardedSource):
+    """The records of WebDataset tars, as `fields` reads them; see `TarShard` for what is a record.
+
+    Args:
+      paths: files, directories of tars, globs, brace ranges, URLs: see `expand_paths`.
+      fields: what a record's parts become, or the mapping of it that a TOML file has; `None` infers
+        it from the first records.
+      limits: on what the parts may ask for; `None` leaves those of `fields`, or the usual ones.
+
+    Raises:
+      ValueError: if no file is found, there is no record at all, or no field can be inferred.
+      OSError: if a file cannot be read.
+      ImportError: for a URL without fsspec, or zstd without zstandard.
+
+    Example:
+      >>> import io, tarfile, tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     with tarfile.open(f"{folder}/0.tar", "w") as tar:
+      ...         for name, data in [("7.json", b'{"score": 0.5}'), ("7.txt", b"a caption")]:
+      ...             member = tarfile.TarInfo(name)
+      ...             member.size = len(data)
+      ...             tar.addfile(member, io.BytesIO(data))
+      ...     fields = {"score": {"from": "json.score", "decode": "number"}}
+      ...     source = TarSource(folder, fields=fields)
+      ...     len(source), float(source[0].data["score"]), source[0].metadata["key"]
+      (1, 0.5, '7')
+    """
+
+    def __init__(
+        self,
+        paths: str | Path | Iterable[str | Path],
+        *,
+        fields: Fields | Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        made = fields_of(fields)
+        for_shards = made.limits if limits is None and made is not None else limits
+        names = expand_paths(paths, suffixes=SUFFIXES)
+        shards = [TarShard(name, limits=for_shards) for name in names]
+        super().__init__(shards, fields=made, limits=limits)
+
+
+def _index_of(content: Bytes) -> TarIndex:
+    """The kept index of a tar, or one made now and kept if it can be."""
+    path, size, version = content.path, content.size, content.version
+    index = load_index(path, size=size, version=version)
+    if index is None:
+        index = index_tar(content.reader(), size)
+        kept = save_index(index, path, size=size, version=version)
+        logger.info("%s: %d records indexed; the index is %s", path, len(index), kept or "not kept")
+    return index
+
+
+def _read_parts(content: Bytes, offsets: list[int], sizes: list[int]) -> list[bytes]:
+    """Each member's bytes; in one read where they lie close together."""
+    ends = [offset + size for offset, size in zip(offsets, sizes, strict=True)]
+    first, last = min(offsets), max(ends)
+    if len(offsets) > 1 and last - first <= min(TOGETHER, sum(sizes) + GAP * len(sizes)):
+        data = content.read(first, last - first)
+        return [data[a - first : b - first] for a, b in zip(offsets, ends, strict=True)]
+    return [content.read(a, b - a) for a, b in zip(offsets, ends, strict=True)]

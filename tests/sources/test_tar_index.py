@@ -1,0 +1,252 @@
+import dataclasses
+import hashlib
+import os
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tar_samples import OLD, numbered, tar_bytes, write_old
+
+from datarax.sources.paths import INDEX_SUFFIX
+from datarax.sources.tar import TarShard
+from datarax.sources.tar_index import FLAWS, check_index, index_tar
+from datarax.sources.tar_index_file import decode_index, encode_index, load_index, save_index
+
+DATA = tar_bytes([*numbered(4), ("/absolute.txt", b""), ("0002.txt", b"twice")])
+SIZE = len(DATA)
+
+
+def index_of(data):
+    return index_tar(lambda offset, size: data[offset : offset + size], len(data))
+
+
+def equal(one, other):
+    return all(
+        np.array_equal(vars(one)[field.name], vars(other)[field.name])
+        for field in dataclasses.fields(one)
+    )
+
+
+INDEX = index_of(DATA)
+ENCODED = encode_index(INDEX, size=SIZE, version="7")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("DATARAX_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def path(tmp_path):
+    return write_old(tmp_path / "a.tar", DATA)
+
+
+def beside(path):
+    return path.with_name(path.name + INDEX_SUFFIX)
+
+
+def keys(shard):
+    return [shard.read(row).key for row in range(len(shard)) if row != 2]
+
+
+def test_an_index_is_the_same_after_it_was_kept():
+    assert equal(decode_index(ENCODED, size=SIZE, version="7"), INDEX)
+    empty = index_of(bytes(1024))
+    data = encode_index(empty, size=1024, version="")
+    assert equal(decode_index(data, size=1024, version=""), empty)
+
+
+def test_an_index_of_another_version_is_refused():
+    for size, version in ((SIZE + 1, "7"), (SIZE, "8")):
+        with pytest.raises(ValueError, match="the tar has changed"):
+            decode_index(ENCODED, size=size, version=version)
+
+
+@settings(max_examples=60, derandomize=True, deadline=None)
+@given(place=st.integers(0, len(ENCODED) - 1), change=st.integers(1, 255), cut=st.booleans())
+def test_a_damaged_index_is_refused(place, change, cut):
+    data = bytearray(ENCODED)
+    data[place] ^= change
+    with pytest.raises(ValueError, match="damaged"):
+        decode_index(ENCODED[:place] if cut else bytes(data), size=SIZE, version="7")
+
+
+def changed(**arrays):
+    return dataclasses.replace(INDEX, **arrays)
+
+
+def one(values, place, value):
+    made = values.copy()
+    made[place] = value
+    return made
+
+
+WRONG = {
+    "an offset beyond the end": changed(offsets=one(INDEX.offsets, 3, SIZE + 1)),
+    "an offset below 0": changed(offsets=one(INDEX.offsets, 3, -1)),
+    "a size beyond the end": changed(sizes=one(INDEX.sizes, 0, SIZE)),
+    "a size that overflows": changed(sizes=one(INDEX.sizes, 0, 2**63 - 1)),
+    "a size below 0": changed(sizes=one(INDEX.sizes, 0, -1)),
+    "fewer sizes": changed(sizes=INDEX.sizes[1:]),
+    "fewer offsets": changed(offsets=INDEX.offsets[1:]),
+    "a suffix that is not there": changed(suffixes=one(INDEX.suffixes, 0, 3)),
+    "a suffix below 0": changed(suffixes=one(INDEX.suffixes, 0, -1)),
+    "a flaw that is not there": changed(flaws=one(INDEX.flaws, 0, len(FLAWS))),
+    "a record without members": changed(starts=one(INDEX.starts, 1, 0)),
+    "records that go back": changed(starts=one(INDEX.starts, 1, 8)),
+    "a last record beyond the members": changed(starts=one(INDEX.starts, -1, 14)),
+    "a first record not at 0": changed(starts=one(INDEX.starts, 0, 1)),
+    "fewer records than keys": changed(starts=INDEX.starts[1:]),
+    "no records but keys": changed(starts=INDEX.starts[:0]),
+    "keys that go back": changed(key_ends=one(INDEX.key_ends, 1, 1)),
+    "keys beyond the last": changed(key_ends=one(INDEX.key_ends, -1, 99)),
+    "more of the keys": changed(keys=np.append(INDEX.keys, INDEX.keys)),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_an_index_that_cannot_be_of_the_tar_is_not_believed(path, name):
+    """Its digest is right: someone made it so."""
+    check_index(INDEX, SIZE)
+    with pytest.raises(ValueError, match=r"it (points|names)|its "):
+        check_index(WRONG[name], SIZE)
+    beside(path).write_bytes(encode_index(WRONG[name], size=SIZE, version=str(OLD)))
+    assert load_index(str(path), size=SIZE, version=str(OLD)) is None
+    assert keys(TarShard(path)) == ["0000", "0001", "0003"]
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"", b"[]", b"{}", b"null", b"[" * 99999, b'{"size": %d, "version": "7", "lengths": 3}' % SIZE]
+    + [
+        b'{"size": %d, "version": "7", "lengths": %s, "suffix_names": [], "lost": [%s]}' % case
+        for case in [
+            (SIZE, b"[1]", b""),
+            (SIZE, b"[0, 0, 0, 0, 0, 0, -1]", b""),
+            (SIZE, b"[1e999, 0, 0, 0, 0, 0, 0]", b""),
+            (SIZE, b"[99999999999999999999, 0, 0, 0, 0, 0, 0]", b""),
+            (SIZE, b"[0, 0, 0, 0, 0, 0, 0]", b"1"),
+            (SIZE, b"[0, 0, 0, 0, 0, 0, 0]", b"[1]"),
+            (SIZE, b"[0, 0, 0, 0, 0, 0, 0]", b""),
+        ]
+    ],
+    ids=range(13),
+)
+def test_a_head_that_makes_no_sense_is_refused(head):
+    body = head + b"\n"
+    data = ENCODED[:15] + hashlib.blake2b(body, digest_size=16).digest() + body
+    with pytest.raises(ValueError, match=r"."):
+        decode_index(data, size=SIZE, version="7")
+
+
+def test_an_index_is_kept_beside_the_tar_and_used(path, cache):
+    os.chmod(path, 0o640)
+    TarShard(path)
+    assert beside(path).stat().st_mode & 0o777 == 0o640
+    other = index_of(tar_bytes(numbered(4)[:6]) + bytes(SIZE))
+    beside(path).write_bytes(encode_index(other, size=SIZE, version=str(OLD)))
+    assert len(TarShard(path)) == 2  # that of the file, though the tar has more
+    assert not cache.exists()
+
+
+def test_an_index_is_made_anew_when_the_tar_changes(path):
+    TarShard(path)
+    for count, time in ((50, OLD), (51, OLD + 1), (52, OLD + 10**9)):
+        path.write_bytes(tar_bytes(numbered(count)))
+        os.utime(path, ns=(time, time))
+        assert len(TarShard(path)) == count
+        kept = load_index(str(path), size=path.stat().st_size, version=str(time))
+        assert len(kept) == count
+
+
+def test_a_damaged_index_is_made_anew(path):
+    TarShard(path)
+    good = beside(path).read_bytes()
+    for bad in (b"", good[:50], good[:-1], good + b"x", b"x" * (2 * SIZE + 2**21)):
+        beside(path).write_bytes(bad)
+        assert keys(TarShard(path)) == ["0000", "0001", "0003"]
+        assert beside(path).read_bytes() == good
+
+
+def test_a_huge_index_or_a_pipe_is_not_even_read(path):
+    with beside(path).open("wb") as file:
+        file.truncate(2**40)
+    assert len(TarShard(path)) == 4
+    beside(path).unlink()
+    os.mkfifo(beside(path))
+    assert load_index(str(path), size=SIZE, version=str(OLD)) is None
+
+
+def test_no_index_is_kept_of_a_tar_that_may_change_unseen(tmp_path, path):
+    fresh = tmp_path / "fresh.tar"
+    fresh.write_bytes(DATA)
+    assert len(TarShard(fresh)) == 4
+    assert not beside(fresh).exists()
+    ahead = path.stat().st_mtime_ns + 10**18
+    os.utime(path, ns=(ahead, ahead))
+    TarShard(path)
+    assert beside(path).exists()
+
+
+def test_where_the_folder_is_read_only_the_cache_keeps_the_index(path, cache):
+    beside(path).mkdir()  # root may write anywhere, but not over a folder
+    TarShard(path)
+    (kept,) = (cache / "tar").iterdir()
+    assert kept.name.startswith("a.tar-")
+    assert save_index(INDEX, str(path), size=SIZE, version=str(OLD)) == kept
+    assert equal(load_index(str(path), size=SIZE, version=str(OLD)), INDEX)
+    (path.parent / "b").mkdir()
+    other = write_old(path.parent / "b" / "a.tar", DATA)
+    beside(other).mkdir()
+    TarShard(other)
+    assert len(list((cache / "tar").iterdir())) == 2
+
+
+def test_where_nothing_can_be_written_the_index_is_in_memory(path, cache):
+    beside(path).mkdir()
+    cache.write_bytes(b"not a folder")
+    assert keys(TarShard(path)) == ["0000", "0001", "0003"]
+    assert list(beside(path).iterdir()) == []
+
+
+OPEN = """
+import sys
+from datarax.sources.tar import TarShard
+print("ready", flush=True)
+sys.stdin.readline()
+for path in sys.argv[1:]:
+    shard = TarShard(path)
+    print(len(shard), shard.read(len(shard) - 1).key, flush=True)
+"""
+
+
+def test_two_processes_may_open_the_same_tars_at_once(tmp_path):
+    paths = [write_old(tmp_path / f"{n}.tar", tar_bytes(numbered(300 + n))) for n in range(5)]
+    command = [sys.executable, "-c", OPEN, *paths]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as one, subprocess.Popen(command, **pipes) as other:
+        for process in (one, other):
+            assert process.stdout.readline() == "ready\n"
+        for process in (one, other):
+            process.stdin.write("\n")
+            process.stdin.flush()
+        expected = "".join(f"{300 + n} {299 + n:04}\n" for n in range(5))
+        assert one.stdout.read() == other.stdout.read() == expected
+    assert len(list(tmp_path.iterdir())) == 10
+
+
+def test_an_index_is_arrays(tmp_path):
+    data = tar_bytes([(f"{n // 4:06}.{n % 4}", b"x") for n in range(8000)])
+    tracemalloc.start()
+    index = index_of(data)
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(index) == 2000
+    assert sum(each.nbytes for each in vars(index).values() if isinstance(each, np.ndarray)) < kept
+    assert kept < 8000 * 40
+    assert peak < 8000 * 160

@@ -1,0 +1,100 @@
+"""Some records of a source: rules and lists of rows, splits, and the records of a ledger."""
+
+import numpy as np
+import pytest
+
+from datarax.pipeline import Pipeline
+from datarax.sources import Fault, Fields, MemorySource, RawRecord, ShardedSource
+from datarax.sources.subset import Others, SubsetSource, rows_of_faults, split_rows
+
+SOURCE = MemorySource({"x": np.arange(20)})
+
+
+class Listed:
+    """A shard of one number a record; "?" cannot be read."""
+
+    faults = ()
+
+    def __init__(self, name, numbers):
+        self.name, self.numbers = name, numbers
+
+    def __len__(self):
+        return len(self.numbers)
+
+    def read(self, row):
+        return RawRecord(f"{self.name}{row}", {"n": self.numbers[row]})
+
+    def identity(self):
+        return self.name
+
+
+def of_shards(**numbers):
+    fields = Fields.from_mapping({"n": {"from": "n", "decode": "number"}})
+    return ShardedSource([Listed(*item) for item in numbers.items()], fields=fields)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 5, 6, 7, 60, 61, 64])
+@pytest.mark.parametrize("every", [3, 6])
+def test_splits_are_disjoint_whole_and_stay_when_records_are_added(size, every):
+    names = ("train", "validation", "test")
+    parts = {name: list(split_rows(size, every=every, split=name)) for name in names}
+    assert sorted(row for rows in parts.values() for row in rows) == list(range(size))
+    for row in range(size):
+        place = row % every
+        expected = "test" if place == every - 1 else "validation" if place == every - 2 else "train"
+        assert row in parts[expected]
+    more = {name: list(split_rows(size + 5, every=every, split=name)) for name in names}
+    assert all(more[name][: len(rows)] == rows for name, rows in parts.items())
+    assert list(split_rows(size, every=every, split="all")) == list(range(size))
+
+
+def test_a_rule_is_a_sequence():
+    rule = Others(20, every=4)
+    listed = list(rule)
+    assert [rule[i] for i in range(-len(rule), len(rule))] == listed * 2
+    assert rule[2:7:2] == listed[2:7:2]
+    with pytest.raises(IndexError, match="number 10 of 10"):
+        rule[10]
+    assert len(Others(10**15, every=10)) == 8 * 10**14  # no list of them
+
+
+def test_records_keep_their_data_and_what_the_source_says():
+    subset = SubsetSource(SOURCE, [7, 3, 19])
+    assert [int(element.data["x"]) for element in subset] == [7, 3, 19]
+    assert int(subset[-1].data["x"]) == 19
+    assert subset.element_spec() == SOURCE.element_spec()
+    assert subset.optional == ()
+    with pytest.raises(IndexError, match="record 3 of a source of 3"):
+        subset[3]
+    with pytest.raises(ValueError, match="a subset of 20 records needs at least one"):
+        SubsetSource(SOURCE, [])
+
+
+def test_the_fingerprint_changes_with_the_rows_and_the_source():
+    other = MemorySource({"x": np.arange(20)[::-1]})
+    made = [
+        SubsetSource(SOURCE, [1, 2]),
+        SubsetSource(SOURCE, [2, 1]),
+        SubsetSource(SOURCE, range(1, 3)),
+        SubsetSource(SOURCE, Others(20, every=4)),
+        SubsetSource(SOURCE, Others(20, every=5)),
+        SubsetSource(other, [1, 2]),
+    ]
+    assert len({subset.fingerprint() for subset in made}) == len(made)
+    assert made[0].fingerprint() == SubsetSource(SOURCE, np.array([1, 2])).fingerprint()
+
+
+def test_a_run_over_what_a_ledger_lists():
+    numbers = ["?", 1, 2, "?", 4, 5, "?"]
+    source = of_shards(a=numbers, b=numbers)
+    with Pipeline(source, batch_size=14, seed=0, shuffle=False, hosts=1, host=0) as pipeline:
+        next(pipeline)
+        faults = pipeline.ledger.faults
+    assert [(fault.shard, fault.row) for fault in faults] == [
+        (name, row) for name in "ab" for row in (0, 3, 6)
+    ]
+    faults = (*faults, Fault("a", reason="cut off"), Fault("c", row=1), Fault("b", row=99))
+    rows = rows_of_faults(source, faults)
+    assert rows == [0, 3, 6, 7, 10, 13]
+    again = SubsetSource(of_shards(a=[5] * 7, b=[5] * 7), rows)
+    assert [element.metadata["key"] for element in again] == ["a0", "a3", "a6", "b0", "b3", "b6"]

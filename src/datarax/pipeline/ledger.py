@@ -1,6 +1,7 @@
 """Which records were bad: a file that grows by a line for each, once."""
 
 import collections
+import glob
 import json
 import logging
 import os
@@ -90,13 +91,18 @@ class Ledger:
 
 
 def read_ledger(path: str | Path) -> list[Fault]:
-    """The faults of a ledger; a last line that was cut by a kill is left out.
+    """The faults of a ledger and of other hosts' beside it, each once.
+
+    A last line that was cut by a kill is left out. Hosts meet the same record in different epochs.
 
     Raises:
       ValueError: if another line is not a fault.
-      OSError: if the file cannot be read.
+      OSError: if a file cannot be read, or there is none.
     """
-    return _parse(Path(path), Path(path).read_bytes())[0]
+    path = Path(path)
+    others = sorted(path.parent.glob(f"{glob.escape(path.stem)}.host*{path.suffix}"))
+    files = [*([path] if path.exists() or not others else []), *others]
+    return list(dict.fromkeys(f for file in files for f in _parse(file, file.read_bytes())[0]))
 
 
 def _parse(path: Path, content: bytes) -> tuple[list[Fault], int]:

@@ -90,9 +90,12 @@ class TarShard:
         if not 0 <= row < len(index):
             raise IndexError(f"record {row} of {len(index)} in {self.name}")
         members = slice(int(index.starts[row]), int(index.starts[row + 1]))
-        self._check(row, members)
         offsets, sizes = index.offsets[members].tolist(), index.sizes[members].tolist()
         names = [index.suffix_names[place] for place in index.suffixes[members].tolist()]
+        flaws = index.flaws[members].tolist()
+        for name, size, flaw in zip(names, sizes, flaws, strict=True):
+            if flaw or size > self.limits.member_bytes:
+                raise self._refusal(row, name, size=size, flaw=flaw)
         parts = _read_parts(self._bytes, offsets, sizes)
         return RawRecord(index.key(row), dict(zip(names, parts, strict=True)))
 
@@ -101,19 +104,11 @@ class TarShard:
         keys = hashlib.blake2b(self._index.keys.tobytes(), digest_size=8).hexdigest()
         return f"{os.path.basename(self.name)} {self._size} {self._version} {keys}"
 
-    def _check(self, row: int, members: slice) -> None:
-        index, most = self._index, self.limits.member_bytes
-        bad = (index.flaws[members] != 0) | (index.sizes[members] > most)
-        if not bad.any():
-            return
-        member = members.start + int(bad.argmax())
-        if flaw := int(index.flaws[member]):
-            reason = f"the member is {FLAWS[flaw]}, which is not read"
-        else:
-            size = int(index.sizes[member])
-            reason = f"the member has {size} bytes, at most {most} (Limits.member_bytes)"
-        suffix = index.suffix_names[index.suffixes[member]]
-        raise RecordError(Fault(self.name, index.key(row), row, suffix, reason))
+    def _refusal(self, row: int, suffix: str, *, size: int, flaw: int) -> RecordError:
+        most = f"at most {self.limits.member_bytes} (Limits.member_bytes)"
+        reason = f"is {FLAWS[flaw]}, which is not read" if flaw else f"has {size} bytes, {most}"
+        key = self._index.key(row)
+        return RecordError(Fault(self.name, key, row, suffix, f"the member {reason}"))
 
 
 class TarSource(ShardedSource):

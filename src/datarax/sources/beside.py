@@ -1,0 +1,37 @@
+"""Files that a record names: read where they lie beside it, and nowhere else."""
+
+import os
+
+from datarax.sources.limits import Limits
+from datarax.sources.paths import is_url
+from datarax.sources.record import DecodeError
+
+
+def read_beside(path: str, *, folder: str, limits: Limits) -> bytes:
+    """The bytes of a file that a record names, which must lie in the shard's folder.
+
+    Raises:
+      DecodeError: if it is beyond the folder or the limits, or not there.
+      OSError: if it cannot be read.
+    """
+    if is_url(path) or is_url(folder):
+        raise DecodeError(f"{path!r} is a URL, or beside one: only local files are read")
+    base = os.path.realpath(folder)
+    place = os.path.realpath(os.path.join(base, path))
+    if os.path.isabs(path) or os.path.commonpath([base, place]) != base:
+        raise DecodeError(f"{path!r} leads out of the folder of the shard, and is not read")
+    if not os.path.isfile(place):
+        raise DecodeError(f"there is no file {path!r}")
+    check_size(os.path.getsize(place), limits)
+    with open(place, "rb") as file:
+        return file.read()
+
+
+def check_size(size: int, limits: Limits) -> None:
+    """Refuse a part beyond `limits.member_bytes`.
+
+    Raises:
+      DecodeError: saying how large it is.
+    """
+    if size > limits.member_bytes:
+        raise DecodeError(f"has {size} bytes, at most {limits.member_bytes} (Limits.member_bytes)")

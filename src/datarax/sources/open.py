@@ -1,0 +1,134 @@
+"""Records from files of any format, which their names tell."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from datarax.sources.fields import Fields
+from datarax.sources.limits import Limits
+from datarax.sources.paths import expand_paths
+from datarax.sources.shard import Shard
+from datarax.sources.sharded import ShardedSource, fields_of
+
+SUFFIXES = {
+    "tar": (".tar", ".tar.gz", ".tgz", ".tar.zst"),
+    "parquet": (".parquet",),
+    "arrow": (".arrow", ".arrows", ".ipc", ".feather"),
+    "arrayrecord": (".arrayrecord", ".array_record"),
+    "jsonl": (".jsonl", ".ndjson"),
+}
+KNOWN = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
+
+
+def open_shards(
+    paths: str | Path | Iterable[str | Path], *, limits: Limits | None = None
+) -> list[Shard]:
+    """The shards that paths mean, in order; a folder without shards is one itself.
+
+    Args:
+      paths: files, folders, globs, brace ranges, URLs: see `expand_paths`. A folder stands for the
+        shards in it, which must be of one format; one with none, for its files, paired by name
+        (`FolderSource`).
+      limits: on what the parts may ask for; `None` is the usual ones.
+
+    Raises:
+      ValueError: if no file is found, a suffix is not known, or a folder has several formats.
+      OSError: if a file cannot be read.
+      ImportError: if an extra is not installed that a format, or a URL, needs.
+    """
+    given = [paths] if isinstance(paths, str | Path) else list(paths)
+    shards: list[Shard] = []
+    for path in given:
+        if os.path.isdir(path) and not (kinds := _formats_in(os.fspath(path))):
+            shards.append(_opener("folder")(path, limits=limits))
+            continue
+        if os.path.isdir(path) and len(kinds) > 1:
+            raise ValueError(f"{path} has shards of several formats, {kinds}: name those of one")
+        for name in expand_paths(path, suffixes=KNOWN):
+            shards.append(_opener(format_of(name))(name, limits=limits))
+    if not shards:
+        raise ValueError("no path is given")
+    return shards
+
+
+def open_source(
+    paths: str | Path | Iterable[str | Path],
+    *,
+    fields: Fields | Mapping[str, Any] | None = None,
+    limits: Limits | None = None,
+) -> ShardedSource:
+    """The records of shards of any format.
+
+    Args:
+      paths: as of `open_shards`.
+      fields: what a record's parts become, or the mapping of it that a TOML file has; `None` infers
+        it from the first records.
+      limits: on what the parts may ask for; `None` leaves those of `fields`, or the usual ones.
+
+    Raises:
+      ValueError: as `open_shards`; if there is no record at all, or no field can be inferred.
+      OSError: if a file cannot be read.
+      ImportError: as `open_shards`.
+
+    Example:
+      >>> import pathlib, tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     _ = pathlib.Path(folder, "a.jsonl").write_text('{"n": 1}')
+      ...     source = open_source(folder)
+      >>> len(source), source[0].data
+      (1, {'n': array(1, dtype=int32)})
+    """
+    made = fields_of(fields)
+    for_shards = made.limits if limits is None and made is not None else limits
+    return ShardedSource(open_shards(paths, limits=for_shards), fields=made, limits=limits)
+
+
+def format_of(path: str) -> str:
+    """The format that a file's name tells.
+
+    Raises:
+      ValueError: if its suffix is not known.
+
+    Example:
+      >>> format_of("data/train-000.TAR.GZ")
+      'tar'
+    """
+    for name, suffixes in SUFFIXES.items():
+        if path.lower().endswith(suffixes):
+            return name
+    raise ValueError(f"{path}: the format is not known; known are {', '.join(KNOWN)}, and folders")
+
+
+def _formats_in(folder: str) -> list[str]:
+    with os.scandir(folder) as entries:
+        names = [e.name for e in entries if e.is_file() and not e.name.startswith(".")]
+    return sorted({format_of(name) for name in names if name.lower().endswith(KNOWN)})
+
+
+def _opener(kind: str) -> Callable[..., Shard]:
+    """The class of a format's shards, imported when it is needed."""
+    match kind:
+        case "tar":
+            from datarax.sources.tar import TarShard
+
+            return TarShard
+        case "parquet":
+            from datarax.sources.parquet import ParquetShard
+
+            return ParquetShard
+        case "arrow":
+            from datarax.sources.arrow import ArrowShard
+
+            return ArrowShard
+        case "arrayrecord":
+            from datarax.sources.array_record import ArrayRecordShard
+
+            return ArrayRecordShard
+        case "jsonl":
+            from datarax.sources.json_lines import JsonLinesShard
+
+            return JsonLinesShard
+    from datarax.sources.folder import FolderShard
+
+    return FolderShard

@@ -5,7 +5,7 @@ import pytest
 
 from datarax.pipeline import Pipeline
 from datarax.sources import Fault, Fields, MemorySource, RawRecord, ShardedSource
-from datarax.sources.subset import Others, SubsetSource, rows_of_faults, split_rows
+from datarax.sources.subset import SPLITS, SplitRows, SubsetSource, rows_of_faults
 
 SOURCE = MemorySource({"x": np.arange(20)})
 
@@ -33,29 +33,45 @@ def of_shards(**numbers):
     return ShardedSource([Listed(*item) for item in numbers.items()], fields=fields)
 
 
+def split(size, name, every=6):
+    return SplitRows(size, every=every, split=name)
+
+
 @pytest.mark.parametrize("size", [0, 1, 2, 5, 6, 7, 60, 61, 64])
 @pytest.mark.parametrize("every", [3, 6])
 def test_splits_are_disjoint_whole_and_stay_when_records_are_added(size, every):
-    names = ("train", "validation", "test")
-    parts = {name: list(split_rows(size, every=every, split=name)) for name in names}
+    parts = {name: list(split(size, name, every)) for name in SPLITS}
     assert sorted(row for rows in parts.values() for row in rows) == list(range(size))
-    for row in range(size):
-        place = row % every
-        expected = "test" if place == every - 1 else "validation" if place == every - 2 else "train"
-        assert row in parts[expected]
-    more = {name: list(split_rows(size + 5, every=every, split=name)) for name in names}
-    assert all(more[name][: len(rows)] == rows for name, rows in parts.items())
-    assert list(split_rows(size, every=every, split="all")) == list(range(size))
+    assert all(rows == sorted(rows) for rows in parts.values())
+    for name, rows in parts.items():
+        whole = size // every * every
+        blocks = np.bincount(np.array([r for r in rows if r < whole], int) // every)
+        assert set(blocks) <= {every - 2 if name == "train" else 1}
+        assert list(split(size + 5, name, every))[: len(rows)] == rows
+
+
+def test_data_of_any_period_falls_evenly_on_the_splits():
+    for period in (2, 3, 4, 5, 10, 20):
+        for name in ("validation", "test"):
+            rows = np.array(split(20000, name, every=10))
+            shares = np.bincount(rows % period, minlength=period) / len(rows)
+            np.testing.assert_allclose(shares, 1 / period, atol=0.04)
 
 
 def test_a_rule_is_a_sequence():
-    rule = Others(20, every=4)
+    rule = split(20, "train", every=4)
     listed = list(rule)
     assert [rule[i] for i in range(-len(rule), len(rule))] == listed * 2
     assert rule[2:7:2] == listed[2:7:2]
     with pytest.raises(IndexError, match="number 10 of 10"):
         rule[10]
-    assert len(Others(10**15, every=10)) == 8 * 10**14  # no list of them
+    far = split(10**15, "train", every=10)
+    assert len(far) == 8 * 10**14  # no list of them
+    assert far[10**14] // 10 == 10**14 // 8
+    with pytest.raises(ValueError, match="split must be one of .* got 'all'"):
+        split(20, "all")
+    with pytest.raises(ValueError, match="every must be at least 3, got 2"):
+        split(20, "train", every=2)
 
 
 def test_records_keep_their_data_and_what_the_source_says():
@@ -76,8 +92,8 @@ def test_the_fingerprint_changes_with_the_rows_and_the_source():
         SubsetSource(SOURCE, [1, 2]),
         SubsetSource(SOURCE, [2, 1]),
         SubsetSource(SOURCE, range(1, 3)),
-        SubsetSource(SOURCE, Others(20, every=4)),
-        SubsetSource(SOURCE, Others(20, every=5)),
+        SubsetSource(SOURCE, split(20, "train", every=4)),
+        SubsetSource(SOURCE, split(20, "test", every=4)),
         SubsetSource(other, [1, 2]),
     ]
     assert len({subset.fingerprint() for subset in made}) == len(made)

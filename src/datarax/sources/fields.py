@@ -103,7 +103,9 @@ class Field:
         """
         decode = options.get("decode")
         if not isinstance(decode, str) or decode not in DECODERS:
-            raise ValueError(f"decode must be one of {list(DECODERS)}, got {decode!r}")
+            near = difflib.get_close_matches(str(decode), DECODERS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"decode must be one of {list(DECODERS)}, got {decode!r}{hint}")
         maker = DECODERS[decode]
         known = [option.name for option in dataclasses.fields(maker)]
         for name in options:

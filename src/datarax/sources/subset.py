@@ -13,6 +13,9 @@ from datarax.sources.record import Fault
 from datarax.sources.sharded import ShardedSource
 from datarax.sources.traits import lost_parts, optional_fields, source_fingerprint
 
+SPLITS = ("train", "validation", "test")
+_BITS = 2**64 - 1
+
 
 class SubsetSource(DataSourceModule):
     """The records of `source` at `rows`, in that order.
@@ -71,21 +74,39 @@ class SubsetSource(DataSourceModule):
         return f"{source_fingerprint(self.source)} {_described(self.rows)}"
 
 
-class Others(Sequence[int]):
-    """The numbers below `size` that are not one of the last two of each `every`, in order.
+class SplitRows(Sequence[int]):
+    """The numbers below `size` that are in a split, in order, without a list of them.
+
+    Of each `every` numbers one is for validation and one to test, at places that a hash of their
+    block gives: data of any period (five captions to a picture) falls evenly on the splits. A
+    number stays in its split when `size` grows.
+
+    Args:
+      size: how many numbers there are.
+      every: at least 3.
+      split: "train", "validation" or "test".
+
+    Raises:
+      ValueError: for another split, or `every` below 3.
 
     Example:
-      >>> list(Others(9, every=4))
-      [0, 1, 4, 5, 8]
+      >>> [list(SplitRows(9, every=4, split=s)) for s in ("train", "validation", "test")]
+      [[1, 2, 5, 6, 8], [0, 7], [3, 4]]
     """
 
-    def __init__(self, size: int, *, every: int) -> None:
+    def __init__(self, size: int, *, every: int, split: str) -> None:
+        if split not in SPLITS:
+            raise ValueError(f"split must be one of {list(SPLITS)}, got {split!r}")
+        if every < 3:
+            raise ValueError(f"every must be at least 3, got {every}")
         self.size = size
         self.every = every
+        self.split = split
+        self._each = every - 2 if split == "train" else 1
 
     def __len__(self) -> int:
-        whole, rest = divmod(self.size, self.every)
-        return whole * (self.every - 2) + min(rest, self.every - 2)
+        blocks, rest = divmod(self.size, self.every)
+        return blocks * self._each + sum(row < rest for row in self._places(blocks))
 
     @overload
     def __getitem__(self, index: int) -> int: ...
@@ -98,38 +119,31 @@ class Others(Sequence[int]):
         place = index + len(self) if index < 0 else index
         if not 0 <= place < len(self):
             raise IndexError(f"number {index} of {len(self)}")
-        whole, rest = divmod(place, self.every - 2)
-        return whole * self.every + rest
+        block, inside = divmod(place, self._each)
+        return block * self.every + self._places(block)[inside]
 
     def __iter__(self) -> Iterator[int]:
         return (self[index] for index in range(len(self)))
 
     def __repr__(self) -> str:
-        return f"Others({self.size}, every={self.every})"
+        return f"SplitRows({self.size}, every={self.every}, split={self.split!r})"
+
+    def _places(self, block: int) -> list[int]:
+        """Where in a whole block the split is."""
+        mixed = _mix(block)
+        test = mixed % self.every
+        validation = (test + 1 + (mixed >> 32) % (self.every - 1)) % self.every
+        if self.split == "train":
+            return [row for row in range(self.every) if row not in (test, validation)]
+        return [test if self.split == "test" else validation]
 
 
-def split_rows(size: int, *, every: int, split: str) -> Sequence[int]:
-    """The records of a split: of each `every`, the last but one validates, and the last tests.
-
-    It holds for any number of records without a list of them, and a record that is there stays in
-    its split when more are added behind it.
-
-    Args:
-      size: the number of records.
-      every: at least 3.
-      split: "train", "validation", "test", or "all".
-
-    Example:
-      >>> [list(split_rows(9, every=4, split=s)) for s in ("train", "validation", "test")]
-      [[0, 1, 4, 5, 8], [2, 6], [3, 7]]
-    """
-    rows: dict[str, Sequence[int]] = {
-        "train": Others(size, every=every),
-        "validation": range(every - 2, size, every),
-        "test": range(every - 1, size, every),
-        "all": range(size),
-    }
-    return rows[split]
+def _mix(number: int) -> int:
+    """64 bits that depend on all bits of a number (the finaliser of SplitMix64)."""
+    x = (number + 1) * 0x9E3779B97F4A7C15 & _BITS
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & _BITS
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB & _BITS
+    return x ^ (x >> 31)
 
 
 def rows_of_faults(source: ShardedSource, faults: Sequence[Fault]) -> list[int]:
@@ -150,7 +164,7 @@ def rows_of_faults(source: ShardedSource, faults: Sequence[Fault]) -> list[int]:
 
 
 def _described(rows: Sequence[int]) -> str:
-    if isinstance(rows, range | Others):
+    if isinstance(rows, range | SplitRows):
         return repr(rows)
     numbers = np.asarray(rows, "<i8")
     digest = hashlib.blake2b(numbers.tobytes(), digest_size=8).hexdigest()

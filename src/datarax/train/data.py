@@ -11,7 +11,7 @@ from datarax.sources.fields import Fields
 from datarax.sources.glyphs import GlyphsSource, Split
 from datarax.sources.limits import Limits
 from datarax.sources.sharded import ShardedSource
-from datarax.sources.subset import SubsetSource, rows_of_faults, split_rows
+from datarax.sources.subset import SplitRows, SubsetSource, rows_of_faults
 from datarax.train.config import GLYPHS, TrainConfig
 from datarax.train.settings import suggestion
 from datarax.train.towers import fit_towers
@@ -108,7 +108,9 @@ def _own_rows(config: TrainConfig, source: ShardedSource, split: Split) -> Seque
         return rows
     if split == "train" and config.validation and config.test:
         return range(len(source))
-    return split_rows(len(source), every=config.held_out, split=split)
+    if split == "all":
+        return range(len(source))
+    return SplitRows(len(source), every=config.held_out, split=split)
 
 
 def open_shards(

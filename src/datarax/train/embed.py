@@ -58,6 +58,8 @@ def embed_shards(run: Run, data: str, out: str | Path, *, threads: int | None = 
     out = Path(out)
     shards = open_shards(data, limits=limits_of(run.config))
     _check_state(run, shards, out)
+    for leftover in out.glob(".part-*.part"):  # of a call that was killed
+        leftover.unlink()
     ledger = Ledger(out / LEDGER_FILE)
     made = rows = 0
     for number, shard in enumerate(tqdm(shards, unit="shard", disable=None)):

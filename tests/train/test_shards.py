@@ -1,0 +1,172 @@
+"""Training from tars and nothing else: two fields, and three of which some lack."""
+
+import itertools
+import json
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from shard_files import write_tars
+
+from datarax.cli import main
+from datarax.pipeline import read_ledger
+from datarax.train import TrainConfig, load_run, train
+from datarax.train.data import open_split, with_fields
+from datarax.train.report import write_report
+from datarax.train.search import search
+
+SETTINGS = {
+    "epochs": 12,
+    "batch_size": 16,
+    "eval_every": 6,
+    "log_every": 1,
+    "warmup_steps": 4,
+    "embedding_size": 16,
+    "modality_dropout": 0.0,
+    "error_fraction": 0.5,
+}
+BAD = (5, 20, 40)
+
+
+def two_of_three(number):
+    """Each record but the first lacks one of its parts, or none."""
+    return [(), ("png",), ("txt",), ("npy",)][number % 4]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_tars(
+        tmp_path_factory.mktemp("data") / "tars", [50, 1, 37], bad=BAD, lacking=two_of_three
+    )
+
+
+@pytest.fixture(scope="module")
+def run(folder, tmp_path_factory):
+    return train(TrainConfig(data=str(folder), **SETTINGS), tmp_path_factory.mktemp("run") / "run")
+
+
+def leaves(run):
+    return jax.tree.leaves(nnx.state(run.model, nnx.Param))
+
+
+def test_fields_towers_and_what_lacks_are_guessed_and_kept(run):
+    assert run.config.towers == ("image", "caption", "npy")
+    assert {f["missing"] for f in run.config.fields.values()} == {"mask"}
+    assert load_run(run.path).config == run.config
+    assert with_fields(run.config) is not None
+    pairs = {(row["query"], row["target"]): row for row in run.evaluation["retrieval"]}
+    assert set(pairs) == {(a, b) for a in run.config.towers for b in run.config.towers if a != b}
+    test = open_split(run.config, "test")
+    both = sum({"caption", "npy"} <= set(element.data) for element in test)
+    assert pairs["caption", "npy"]["records"] == both < len(test)
+
+
+def test_it_learns(run):
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if line["kind"] == "train"]
+    assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
+    row = next(r for r in run.evaluation["retrieval"] if (r["query"], r["target"]) == NPY_TO_TEXT)
+    assert row["recall_at_1"] > row["chance_recall_at_1"] + 0.3
+
+
+NPY_TO_TEXT = ("npy", "caption")
+
+
+def test_bad_records_are_listed_once_and_harm_nothing(run, folder, tmp_path):
+    faults = read_ledger(run.path / "quarantine.jsonl")
+    there = {number for number in BAD if "png" not in two_of_three(number)}
+    assert sorted(int(fault.key) for fault in faults) == sorted(there)
+    assert {fault.field for fault in faults} == {"image"}
+    again = TrainConfig(data=str(folder), ledger=str(run.path / "quarantine.jsonl"))
+    source = open_split(with_fields(again), "train")
+    assert len(source) == len(faults)
+    with pytest.raises(ValueError, match="image"):
+        source[0]
+
+
+def test_the_same_again_with_other_threads_and_after_an_interruption(run, folder, tmp_path):
+    config = TrainConfig(data=str(folder), **SETTINGS)
+    again = train(config, tmp_path / "again", threads=0)
+    assert (again.path / "metrics.jsonl").read_bytes() == (run.path / "metrics.jsonl").read_bytes()
+    assert again.evaluation == run.evaluation
+    assert all(map(np.array_equal, leaves(again), leaves(run)))
+
+
+def test_embed_with_masks_and_search(run):
+    test = run.table("test")
+    vectors = run.embed("caption", test.columns["caption"])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    hits = search(run, text="large red", top=5)
+    assert [hit.rank for hit in hits] == [1, 2, 3, 4, 5]
+    assert all(a.score >= b.score for a, b in itertools.pairwise(hits))
+    with pytest.raises(ValueError, match="no text"):
+        search(run, text=" ")
+
+
+def test_the_report_is_written(run):
+    html = write_report(run).read_text()
+    assert "From caption to image" in html
+    assert html.count("data:image/jpeg") > 5
+    assert "Bad records" in html
+    assert "By script" not in html
+
+
+def test_the_command_line_takes_a_place_and_a_file(folder, tmp_path, capfd):
+    file = tmp_path / "c.toml"
+    file.write_text(
+        'batch_size = 16\nembedding_size = 8\ntowers = ["picture", "words"]\nerror_fraction = 1.0\n'
+        '[fields]\npicture = {from = "png", decode = "image", size = [8, 8], missing = "skip"}\n'
+        'words = {from = "txt", decode = "text", length = 16, missing = "skip"}\n'
+    )
+    arguments = ["train", str(folder), "--config", str(file), "--set", "epochs=1"]
+    assert main([*arguments, "--out", str(tmp_path / "run")]) == 0
+    out, _ = capfd.readouterr()
+    assert "88 records" not in out  # those of the training split alone
+    assert "picture → words" in out
+    assert "in lockstep: yes" in out
+    assert main(["evaluate", str(tmp_path / "run"), "--split", "validation"]) == 0
+
+
+def refused(arguments, capfd):
+    code = main([*map(str, arguments)])
+    _, said = capfd.readouterr()
+    assert (code, said.count("\n")) == (2, 1), said
+    return said
+
+
+def test_what_cannot_be_trained_on_is_said_in_one_line(folder, tmp_path, capfd):
+    (tmp_path / "none").mkdir()
+    out = ("--out", tmp_path / "new")
+    assert "none" in refused(("train", tmp_path / "none", *out), capfd)
+    few = write_tars(tmp_path / "few", [5])
+    assert "too few for a validation split" in refused(
+        ("train", few, *out, "--set", "held_out=100"), capfd
+    )
+    said = refused(("train", folder, *out, "--set", "towers=image,captoin"), capfd)
+    assert "no field 'captoin'; did you mean 'caption'?" in said
+    bad = tmp_path / "bad.toml"
+    bad.write_text('[fields]\nimage = {from = "png", decode = "imagee"}\n')
+    assert "did you mean 'image'?" in refused(("train", folder, "--config", bad, *out), capfd)
+    assert "no limit 'pixel'; did you mean 'pixels'?" in refused(
+        ("train", folder, "--set", "limits={pixel=3}", *out), capfd
+    )
+    assert "two" in refused(("train", bad, "--config", bad, *out), capfd)
+    assert not (tmp_path / "new").exists()
+
+
+def test_too_many_bad_records_stop_it_with_a_summary(tmp_path, capfd):
+    folder = write_tars(tmp_path / "tars", [64], bad=range(64, 128))
+    bad = write_tars(tmp_path / "bad", [64], bad=range(64))
+    run = tmp_path / "new"
+    settings = ("batch_size=32", "error_run=20", f"validation={folder}", f"test={folder}")
+    fields = tmp_path / "c.toml"
+    fields.write_text(
+        '[fields]\nimage = {from = "png", decode = "image", size = [8, 8]}\n'
+        'text = {from = "txt", decode = "text", length = 16}\n'
+    )
+    sets = [word for setting in settings for word in ("--set", setting)]
+    said = refused(("train", bad, "--out", run, "--config", fields, *sets), capfd)
+    assert "20 records in a row are bad; 20 bad of 20 read so far" in said
+    assert "or set other error_caps" in said
+    assert (run / "quarantine.jsonl").read_text().count("\n") >= 20

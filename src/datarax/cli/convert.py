@@ -1,0 +1,36 @@
+"""`datarax convert`: shards of one format from shards of another."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def convert(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SRC", help="Shards: a file, a directory, a glob or a range."),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="DST", help="A directory for the new shards.")],
+    *,
+    format: Annotated[
+        str, typer.Option(metavar="FORMAT", help="tar, parquet, arrow or arrayrecord.")
+    ] = "tar",
+    shard_records: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Records of a shard, at most.")
+    ] = 1000,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete the conversion in DST first.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Copy the records of shards, in their order, to shards of another format.
+
+    Interrupted, it goes on when called again; what is there already is not made again. Records that
+    cannot be read are left out and listed in DST/quarantine.jsonl.
+    """
+    from datarax.conversion import convert_shards
+
+    typer.echo(
+        convert_shards(source, out, format=format, shard_records=shard_records, overwrite=overwrite)
+    )

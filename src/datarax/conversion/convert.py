@@ -1,0 +1,134 @@
+"""Records copied from shards of any format to shards of one, resumably."""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from datarax.conversion.output_directory import check_place, prepare, shard_path
+from datarax.conversion.write_array_record import require_array_record, write_array_record
+from datarax.conversion.write_tables import Columns, write_arrow, write_parquet
+from datarax.conversion.write_tar import write_tar
+from datarax.pipeline.ledger import LEDGER_FILE, Ledger
+from datarax.sources.open import open_shards
+from datarax.sources.record import RawRecord, RecordError
+from datarax.sources.shard import Shards
+
+FORMATS = ("tar", "parquet", "arrow", "arrayrecord")
+MOST_SHARDS = 10**6
+
+Write = Callable[[Path, Iterable[RawRecord]], None]
+
+
+def convert_shards(
+    source: str,
+    out: str | Path,
+    *,
+    format: str = "tar",
+    shard_records: int = 1000,
+    overwrite: bool = False,
+) -> str:
+    """Write the records of `source`, in their order, to `out/data-000000.<format>` and so on.
+
+    Shard `k` is of records `k * shard_records` to `(k + 1) * shard_records` of all that the source
+    has. Those that cannot be read are left out, so it may hold fewer; they, and what else of the
+    source is lost, are lines of `out/quarantine.jsonl`. Keys, and parts that are bytes, text or
+    numbers, stay as they are; see `write_tar`, `Columns` and `write_array_record` for what a format
+    makes of others. Tables have the same columns in every shard, for which all records are read
+    once before.
+
+    A shard appears whole or not at all, and one that is there is not made again: killed at any time
+    and called again, the files are byte for byte those of an undisturbed call.
+
+    Args:
+      source: shards: a file, a directory, a glob, a range or a URL.
+      out: the directory; made if it does not exist, and not among the shards of `source`.
+      format: of `FORMATS`.
+      shard_records: of a shard, at most.
+      overwrite: delete the conversion in `out` first.
+
+    Returns:
+      What was done, in one line.
+
+    Raises:
+      ValueError: if `source` has no shards, an argument is not as above, `out` holds another
+        conversion or anything else, or a record cannot be in the format (naming it).
+      ImportError: for tables without `datarax[parquet]`, ArrayRecord without
+        `datarax[arrayrecord]`.
+      OSError: if a file cannot be read or written.
+    """
+    _check_options(format, shard_records)
+    out = Path(out)
+    shards = Shards(open_shards(source))
+    check_place(source, [shard.name for shard in shards.shards], out)
+    number = -(-len(shards) // shard_records)
+    if number > MOST_SHARDS:
+        raise ValueError(f"{number} shards of {shard_records} records: at most {MOST_SHARDS}")
+    listed = [[len(shard), shard.identity()] for shard in shards.shards]
+    state = {"format": format, "shard_records": shard_records, "shards": listed}
+    prepare(out, state, overwrite=overwrite)
+    ledger = Ledger(out / LEDGER_FILE)
+    ledger.add(shards.faults)
+    paths = [shard_path(out, place, suffix=format) for place in range(number)]
+    lacking = [place for place, path in enumerate(paths) if not path.exists()]
+    if lacking:
+        _write_shards(shards, paths, lacking, shard_records=shard_records, ledger=ledger)
+    return _summary(shards, out, made=len(lacking), number=number, ledger=ledger)
+
+
+def _check_options(format: str, shard_records: int) -> None:
+    """What can be refused before anything is read."""
+    if format not in FORMATS:
+        raise ValueError(f"unknown format {format!r}: choose one of {', '.join(FORMATS)}")
+    if shard_records < 1:
+        raise ValueError(f"shard_records must be at least 1, got {shard_records}")
+    if format == "arrayrecord":
+        require_array_record()
+
+
+def _write_shards(
+    shards: Shards, paths: list[Path], lacking: list[int], *, shard_records: int, ledger: Ledger
+) -> None:
+    write = _writer(paths[0].suffix, shards, ledger)
+    spans = {
+        place: range(place * shard_records, min((place + 1) * shard_records, len(shards)))
+        for place in lacking
+    }
+    total = sum(map(len, spans.values()))
+    with tqdm(total=total, unit="records", disable=None, desc="writing") as bar:
+        for place, span in spans.items():
+            write(paths[place], _read(shards, span, ledger=ledger, bar=bar))
+
+
+def _writer(suffix: str, shards: Shards, ledger: Ledger) -> Write:
+    if suffix == ".tar":
+        return write_tar
+    if suffix == ".arrayrecord":
+        return write_array_record
+    columns = Columns()
+    with tqdm(total=len(shards), unit="records", disable=None, desc="columns") as bar:
+        for record in _read(shards, range(len(shards)), ledger=ledger, bar=bar):
+            columns.add(record)
+    table = write_parquet if suffix == ".parquet" else write_arrow
+    return functools.partial(table, schema=columns.schema())
+
+
+def _read(shards: Shards, span: range, *, ledger: Ledger, bar: Any) -> Iterator[RawRecord]:
+    """The records of a span that can be read; the others go to the ledger."""
+    for index in span:
+        try:
+            record = shards.read(index)
+        except RecordError as error:
+            ledger.add([error.fault])
+        else:
+            yield record
+        bar.update()
+
+
+def _summary(shards: Shards, out: Path, *, made: int, number: int, ledger: Ledger) -> str:
+    bad = {(fault.shard, fault.row) for fault in ledger.faults if fault.row is not None}
+    there = f" ({number - made} were there)" if made < number else ""
+    lost = f"; {ledger.summary()}" if ledger.total else ""
+    return f"{len(shards) - len(bad)} records in {number} shards in {out}{there}{lost}"

@@ -1,0 +1,208 @@
+"""What the shards of each format hold, read without our readers."""
+
+import itertools
+import json
+import tarfile
+
+import msgpack
+import numpy as np
+import pyarrow as pa
+import pytest
+from array_record.python.array_record_module import ArrayRecordReader
+from conversion_samples import SAMPLES, contents, members, tar_file
+from pyarrow import ipc, parquet
+
+from datarax.conversion import FORMATS, convert_shards
+from datarax.conversion.write_tables import Columns, write_arrow, write_parquet
+from datarax.conversion.write_tar import write_tar
+from datarax.sources.record import RawRecord
+
+MEMBERS = [(f"{key}.{part}", data) for key, parts in SAMPLES for part, data in parts.items()]
+
+
+@pytest.fixture
+def source(tmp_path):
+    tar_file(tmp_path / "in" / "b.tar", SAMPLES[10:])
+    tar_file(tmp_path / "in" / "a.tar", SAMPLES[:10])
+    return tmp_path / "in"
+
+
+def read_array_record(path):
+    reader = ArrayRecordReader(str(path))
+    maps = [msgpack.unpackb(reader.read([row])[0]) for row in range(reader.num_records())]
+    reader.close()
+    return maps
+
+
+def rows_of(path):
+    """Maps of a shard, in order, without what is null."""
+    if path.suffix == ".parquet":
+        rows = parquet.read_table(path, page_checksum_verification=True).to_pylist()
+    elif path.suffix == ".arrow":
+        with ipc.open_file(path) as reader:
+            rows = reader.read_all().to_pylist()
+    else:
+        return read_array_record(path)
+    return [{name: value for name, value in row.items() if value is not None} for row in rows]
+
+
+def record(key="k", **parts):
+    return RawRecord(key, parts)
+
+
+def table(tmp_path, *records):
+    columns = Columns()
+    for each in records:
+        columns.add(each)
+    write_parquet(tmp_path / "t.parquet", records, schema=columns.schema())
+    return parquet.read_table(tmp_path / "t.parquet")
+
+
+def test_a_tar_has_the_members_of_the_source_in_order_and_nothing_that_differs(source, tmp_path):
+    done = convert_shards(str(source), tmp_path / "out", shard_records=10)
+    shards = sorted((tmp_path / "out").glob("*.tar"))
+    assert done == f"25 records in 3 shards in {tmp_path / 'out'}"
+    assert [path.name for path in shards] == [f"data-00000{n}.tar" for n in range(3)]
+    assert [member for path in shards for member in members(path)] == MEMBERS
+    assert len(members(shards[2])) == sum(len(parts) for _, parts in SAMPLES[20:])
+    with tarfile.open(shards[0]) as tar:
+        told = {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode, m.type) for m in tar}
+    assert told == {(0, 0, 0, "", "", 0o644, tarfile.REGTYPE)}
+
+
+@pytest.mark.parametrize("format", FORMATS[1:])
+def test_a_table_and_an_array_record_have_the_records_of_the_source(source, tmp_path, format):
+    convert_shards(str(source), tmp_path / "out", format=format, shard_records=10)
+    shards = sorted((tmp_path / "out").glob(f"data-*.{format}"))
+    expected = [{"__key__": key, **parts} for key, parts in SAMPLES]
+    assert [row for path in shards for row in rows_of(path)] == expected
+    assert len(shards) == 3
+
+
+def test_through_all_formats_and_back_is_the_identity(source, tmp_path):
+    steps = [source, *(tmp_path / name for name in FORMATS), tmp_path / "back"]
+    for (read, written), format in zip(itertools.pairwise(steps), [*FORMATS, "tar"], strict=True):
+        convert_shards(str(read), written, format=format, shard_records=7)
+    shards = sorted((tmp_path / "back").glob("*.tar"))
+    assert [member for path in shards for member in members(path)] == MEMBERS
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_two_conversions_are_byte_for_byte_the_same(source, tmp_path, format):
+    for name in ("one", "two"):
+        convert_shards(str(source), tmp_path / name, format=format, shard_records=10)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_every_shard_has_the_columns_that_any_record_has(tmp_path):
+    records = [("a", {"txt": b"1"}), ("b", {"png": b"2"})]
+    tar_file(tmp_path / "in.tar", records)
+    convert_shards(str(tmp_path / "in.tar"), tmp_path / "o", format="parquet", shard_records=1)
+    schemas = [parquet.read_schema(path) for path in sorted((tmp_path / "o").glob("*.parquet"))]
+    binary = pa.binary()
+    assert schemas == [pa.schema({"__key__": pa.string(), "txt": binary, "png": binary})] * 2
+    assert schemas[0].metadata is None
+
+
+def test_columns_have_the_types_of_the_values(tmp_path):
+    made = table(
+        tmp_path,
+        record("a", b=b"", s="t", t=True, i=1, f=0.5, n=None, l=[], v=np.float32([1, 2])),
+        record("b", l=[{"x": 1}], d={"a": 1}, v=np.float32([])),
+        record("c", l=[{"y": [None, 2.5]}], d={"b": None}, extra=np.zeros((2, 1)).tolist()),
+    )
+    item = pa.struct({"x": pa.int64(), "y": pa.list_(pa.float64())})
+    types = [
+        *(pa.string(), pa.binary(), pa.string(), pa.bool_(), pa.int64(), pa.float64(), pa.null()),
+        *(pa.list_(item), pa.list_(pa.float32())),
+        *(pa.struct({"a": pa.int64(), "b": pa.null()}), pa.list_(pa.list_(pa.float64()))),
+    ]
+    names = ["__key__", *"bstifnlv", "d", "extra"]
+    assert (made.schema.names, made.schema.types) == (names, types)
+    assert made["l"].to_pylist() == [[], [{"x": 1, "y": None}], [{"x": None, "y": [None, 2.5]}]]
+    assert made["i"].to_pylist() == [1, None, None]
+
+
+@pytest.mark.parametrize("write", [write_parquet, write_arrow])
+def test_batches_hold_at_most_128_records_or_32_mib(tmp_path, write):
+    large = bytes(9 * 2**20)
+    records = [record(x=b"") for _ in range(300)] + [record(x=large) for _ in range(4)]
+    columns = Columns()
+    for each in records:
+        columns.add(each)
+    write(tmp_path / "x", iter(records), schema=columns.schema())
+    if write is write_parquet:
+        file = parquet.ParquetFile(tmp_path / "x")
+        counts = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
+    else:
+        with ipc.open_file(tmp_path / "x") as reader:
+            counts = [reader.get_batch(n).num_rows for n in range(reader.num_record_batches)]
+    assert counts == [128, 128, 44 + 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("records", "match"),
+    [
+        ([record("a", x=1), record("b", x="1")], "'b', part 'x': text, but int in record 'a'"),
+        ([record("a", x=1), record("b", x=True)], "bool, but int"),
+        ([record("a", x=1), record("b", x=1.5)], "float, but int"),
+        ([record("a", x=[1]), record("b", x=["1"])], "'b', part 'x': mixed types"),
+        ([record("a", x=[1]), record("b", x={"y": 1})], "'b', part 'x': mixed types"),
+        ([record("b", x=1j)], "'b', part 'x': no table holds a complex"),
+        ([record("b", x=2**63)], "'b', part 'x': does not fit int64"),
+        ([record("b", x="\ud800")], "'b', part 'x': does not fit string"),
+        ([record("\ud800")], "part '__key__': does not fit string"),
+        ([record("b", __key__="c")], "'b', part '__key__': the name is taken"),
+        ([record("a", x={1: 2})], "'a', part 'x'"),
+        ([record("a", x={})], "t.parquet cannot be written: .*x"),
+    ],
+)
+def test_what_does_not_fit_a_column_is_refused(tmp_path, records, match):
+    with pytest.raises(ValueError, match=match):
+        table(tmp_path, *records)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_values_that_are_not_bytes_become_members(tmp_path):
+    value = record(t="größe", n=None, a=np.float32([1, 0.5]), d={"x": [1, None]}, i=7)
+    write_tar(tmp_path / "x.tar", [value])
+    names = [("k.t", "größe".encode()), ("k.a.json", b"[1.0, 0.5]")]
+    assert members(tmp_path / "x.tar")[:2] == names
+    assert [json.loads(data) for _, data in members(tmp_path / "x.tar")[2:]] == [
+        {"x": [1, None]},
+        7,
+    ]
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["", ".", "..", "/a", "a/../b", "a.b", "a/b.c", ".a", "./a", "a//b", "a/", "\0", "\ud800"],
+)
+def test_a_key_that_a_tar_would_change_is_refused(tmp_path, key):
+    with pytest.raises(ValueError, match=f"record {key!r}".replace("\\", "\\\\")):
+        write_tar(tmp_path / "x.tar", [record(key, txt=b"")])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("part", ["", "a/b", "/", "png/", "x\0"])
+def test_a_part_that_a_tar_would_change_is_refused(tmp_path, part):
+    with pytest.raises(ValueError, match="record 'k', part"):
+        write_tar(tmp_path / "x.tar", [RawRecord("k", {part: b""})])
+
+
+@pytest.mark.parametrize(
+    ("records", "match"),
+    [
+        ([record("a", x=b""), record("a", y=b"")], "'a' comes twice in x.tar"),
+        ([record("a", x=b"", X=b"")], "'a', part 'X': .* suffix 'x' twice"),
+        ([RawRecord("a", {"x": 1, "x.json": b"2"})], "suffix 'x.json' twice"),
+        ([record("a", x=None)], "'a' has no parts"),
+        ([record("a", x=[b"1"])], "'a', part 'x': cannot be JSON"),
+        ([record("a", x=float("nan"))], "'a', part 'x': cannot be JSON"),
+        ([record("a", x="\ud800")], "'a', part 'x': cannot be JSON or text"),
+    ],
+)
+def test_a_record_that_a_tar_cannot_hold_is_refused(tmp_path, records, match):
+    with pytest.raises(ValueError, match=match):
+        write_tar(tmp_path / "x.tar", records)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,145 @@
+"""Conversions that are stopped, repeated, or pointed at the wrong place."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conversion_samples import SAMPLES, contents, members, tar_file
+
+from datarax.conversion import convert_shards
+
+
+@pytest.fixture
+def source(tmp_path):
+    return tar_file(tmp_path / "in" / "a.tar", SAMPLES)
+
+
+def test_killed_and_called_again_the_files_are_those_of_one_call(source, tmp_path):
+    code = f"""
+from datarax.conversion import convert_shards
+convert_shards({str(source)!r}, {str(tmp_path / "out")!r}, format="parquet", shard_records=1)
+"""
+    child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    while child.poll() is None and not (tmp_path / "out" / "data-000003.parquet").exists():
+        time.sleep(0.002)
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    there = {path.name: path.stat().st_ino for path in (tmp_path / "out").glob("data-*")}
+    assert 4 <= len(there) < 25
+    (tmp_path / "out" / ".data-000024.parquet.x1.part").write_bytes(b"PAR1 half")
+    done = convert_shards(str(source), tmp_path / "out", format="parquet", shard_records=1)
+    assert f"({len(there)} were there)" in done
+    convert_shards(str(source), tmp_path / "whole", format="parquet", shard_records=1)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    inodes = {name: (tmp_path / "out" / name).stat().st_ino for name in there}
+    assert inodes == there
+
+
+@pytest.mark.parametrize("format", ["tar", "arrow", "arrayrecord"])
+def test_a_shard_that_lacks_is_made_again_the_same(source, tmp_path, format):
+    def convert():
+        convert_shards(str(source), tmp_path / "out", format=format, shard_records=10)
+        return contents(tmp_path / "out")
+
+    whole = convert()
+    (tmp_path / "out" / f"data-000001.{format}").unlink()
+    (tmp_path / "out" / f".data-000001.{format}.abc.part").write_bytes(b"half")
+    assert convert() == whole
+
+
+def test_records_that_cannot_be_read_are_listed_once_and_left_out(tmp_path):
+    records = [*SAMPLES[:3], ("bad", {"txt": b"1"}), ("bad", {"txt": b"2"}), *SAMPLES[3:6]]
+    path = tar_file(tmp_path / "in" / "a.tar", [*records, ("cut", {"txt": bytes(9000)})])
+    path.write_bytes(path.read_bytes()[:-10240])
+    for _ in range(2):
+        done = convert_shards(str(path), tmp_path / "out", format="arrow", shard_records=4)
+        convert_shards(str(path), tmp_path / "tar", shard_records=4)
+    lines = (tmp_path / "out" / "quarantine.jsonl").read_text().splitlines()
+    told = [(fault["key"], fault["row"]) for fault in map(json.loads, lines)]
+    assert told == [("cut", None), ("bad", 3)]
+    assert (tmp_path / "tar" / "quarantine.jsonl").read_text().splitlines() == lines
+    assert "2 bad records" in done
+    kept = [m for shard in sorted((tmp_path / "tar").glob("*.tar")) for m in members(shard)]
+    good = [(f"{key}.{part}", data) for key, ps in SAMPLES[:6] for part, data in ps.items()]
+    assert kept == good
+
+
+def test_another_source_or_option_is_refused_with_what_differs(source, tmp_path):
+    out = tmp_path / "out"
+    convert_shards(str(source), out, shard_records=10)
+    kept = contents(out)
+    with pytest.raises(ValueError, match="format 'tar' there, 'arrow' now; shard_records 10 there"):
+        convert_shards(str(source), out, format="arrow", shard_records=9)
+    tar_file(source, SAMPLES[:5])
+    with pytest.raises(ValueError, match=r"source shard changed: 5 a\.tar"):
+        convert_shards(str(source), out, shard_records=10)
+    tar_file(tmp_path / "in" / "b.tar", SAMPLES[5:6])
+    with pytest.raises(ValueError, match="1 source shards there, 2 now"):
+        convert_shards(str(source.parent), out, shard_records=10)
+    assert contents(out) == kept
+
+
+def test_overwriting_leaves_nothing_of_the_old(source, tmp_path):
+    out = tmp_path / "out"
+    convert_shards(str(source), out, shard_records=2)
+    done = convert_shards(str(source), out, format="arrow", shard_records=20, overwrite=True)
+    names = ["conversion.json", "data-000000.arrow", "data-000001.arrow"]
+    assert sorted(path.name for path in out.iterdir()) == names
+    assert "were there" not in done
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_no_conversion_wrote_is_never_touched(source, tmp_path, overwrite):
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("mine.txt", "data-000000.tar"):
+        (out / name).write_text("mine")
+        with pytest.raises(ValueError, match="holds what no conversion wrote"):
+            convert_shards(str(source), out, overwrite=overwrite)
+        assert contents(out) == {name: b"mine"}
+        (out / name).unlink()
+
+
+@pytest.mark.parametrize(
+    ("read", "written"), [("in", "in"), ("in", "in/out"), ("in/*.tar", "in"), ("in/a.tar", "in/.")]
+)
+def test_the_place_of_the_source_is_refused(source, tmp_path, read, written):
+    with pytest.raises(ValueError, match="is where the shards of"):
+        convert_shards(str(tmp_path / read), tmp_path / written, overwrite=True)
+    assert source.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"format": "zip"}, "unknown format 'zip': choose one of tar, parquet, arrow, arrayrecord"),
+        ({"shard_records": 0}, "shard_records must be at least 1, got 0"),
+    ],
+)
+def test_options_that_are_none_are_refused(source, tmp_path, options, match):
+    with pytest.raises(ValueError, match=match):
+        convert_shards(str(source), tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("format", ["tar", "parquet", "arrow", "arrayrecord"])
+def test_a_full_disk_leaves_nothing_half_written(source, tmp_path, format):
+    import resource
+
+    out, usual = tmp_path / "out", resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    convert_shards(str(source), out, format=format, shard_records=20)
+    (out / f"data-000001.{format}").unlink()
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, usual[1]))
+        with pytest.raises(OSError, match=r"File too large|data-000001"):
+            convert_shards(str(source), out, format=format, shard_records=20)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+        signal.signal(signal.SIGXFSZ, previous)
+    shards = [name for name in os.listdir(out) if name.startswith((".data", "data"))]
+    assert [name for name in shards if "index" not in name] == [f"data-000000.{format}"]

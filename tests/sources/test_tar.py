@@ -12,7 +12,7 @@ from datarax.sources.limits import Limits
 from datarax.sources.paths import INDEX_SUFFIX
 from datarax.sources.record import Fault, RecordError
 from datarax.sources.tar import TarShard, TarSource
-from datarax.sources.tar_bytes import MOST_KEPT_OPEN
+from datarax.sources.tar_bytes import MOST_KEPT_OPEN, LocalBytes
 
 FIELDS = {
     "name": {"from": "txt", "decode": "text", "length": 8},
@@ -197,12 +197,15 @@ def test_only_rows_that_there_are(tmp_path):
 
 
 def test_a_file_that_changes_under_the_reader_stops_it(tmp_path):
-    made = shard(tmp_path, numbered(100))
-    path = tmp_path / "a.tar"
-    os.truncate(path, 2048)
-    with pytest.raises(OSError, match="has become shorter"):
-        made.read(50)
+    made, path = shard(tmp_path, numbered(100)), tmp_path / "a.tar"
+    content = LocalBytes(str(path))
+    with pytest.raises(OSError, match=f"has become shorter than {content.size + 1} bytes"):
+        content.read(content.size - 5, 6)
     again = pickle.dumps(made)
+    for change in (lambda: os.utime(path, ns=(1, 1)), lambda: os.truncate(path, 2048)):
+        change()
+        with pytest.raises(OSError, match="has changed since it was opened first"):
+            made.read(50)
     with pytest.raises(OSError, match="has changed since it was opened first"):
         pickle.loads(again)
     with pytest.raises(FileNotFoundError):
@@ -271,15 +274,19 @@ def test_a_url_is_read_as_a_file_is(tmp_path, cache):
     files.rm("/tars", recursive=True)
 
 
-def test_the_identity_changes_with_what_is_in_the_file_and_not_with_its_folder(tmp_path):
+def test_the_identity_is_of_name_size_and_headers_and_not_of_the_place(tmp_path):
     made = shard(tmp_path, numbered(3))
     (tmp_path / "b").mkdir()
-    assert shard(tmp_path / "b", numbered(3)).identity() == made.identity()
-    path = write_old(tmp_path / "b.tar", tar_bytes(numbered(3)))
-    assert TarShard(path).identity() != made.identity()
-    assert shard(tmp_path / "b", numbered(4)).identity() != made.identity()
-    os.utime(tmp_path / "b" / "a.tar", ns=(5, 5))
-    assert TarShard(tmp_path / "b" / "a.tar").identity() != shard(tmp_path, numbered(4)).identity()
+    os.utime(write_old(tmp_path / "b" / "a.tar", tar_bytes(numbered(3))), ns=(5, 5))
+    assert TarShard(tmp_path / "b" / "a.tar").identity() == made.identity()
+    assert TarShard(tmp_path / "a.tar").identity() == made.identity()  # from the kept index
+    later = tarfile.TarInfo("0000.txt")
+    later.mtime = 1
+    others = [numbered(4), numbered(3)[::-1], [(later, b"0000 txt"), *numbered(3)[1:]]]
+    identities = {shard(tmp_path / "b", members).identity() for members in others}
+    write_old(tmp_path / "b.tar", tar_bytes(numbered(3)))
+    identities |= {made.identity(), TarShard(tmp_path / "b.tar").identity()}
+    assert len(identities) == 5
 
 
 def test_a_source_reads_fields_of_all_its_shards(tmp_path):

@@ -115,6 +115,7 @@ def test_kinds_other_than_files_have_no_data():
         tarfile.BLKTYPE: "a block device",
         tarfile.FIFOTYPE: "a named pipe",
         b"V": UNKNOWN,
+        tarfile.CONTTYPE: "a file",
     }
     data = tar_bytes([special("x", kind) for kind in kinds] + [("y", b"data")])
     found = list(members(data))
@@ -171,6 +172,7 @@ CUTS = [
     (pax(b"14 size=99999\n") + GOOD + END, 0, "cut at byte"),
     (pax(b"99 path=b.txt\n") + GOOD + END, 0, "PAX header at byte 512 is damaged"),
     (pax(b"0 path=b.txt\n") + GOOD + END, 0, "PAX header at byte 512 is damaged"),
+    (pax(b"14 path=b.txt\n0 path=c.txt\n") + GOOD + END, 0, "PAX header at byte 512 is damaged"),
     (pax(b"no records") + GOOD + END, 0, "PAX header at byte 512 is damaged"),
     (pax(b"7" * 9000) + GOOD + END, 0, "PAX header at byte 512 is damaged"),
     (pax(b"14 path=b.txt\n", b"g") + GOOD + END, 0, "names or sizes every member"),
@@ -197,6 +199,7 @@ def test_where_reading_ends(data, before, reason):
         (pax(b"14 path=\xff=\n.x\n") + GOOD + END, [b"\xff=\n.x"]),
         (pax(b"9 c=text\n", b"g") + GOOD + END, [b"a.txt"]),
         (header(kind=b"L", body=b"c\0xt") + GOOD + END, [b"c"]),
+        (header(kind=b"2", body=b"") + GOOD + END, [b"a.txt", b"a.txt"]),  # a link has no data
         (header(b"a\xff.txt".decode("latin1").encode()) + END, ["aÿ.txt".encode()]),
     ],
 )

@@ -13,8 +13,15 @@ from tar_samples import OLD, numbered, tar_bytes, write_old
 
 from datarax.sources.paths import INDEX_SUFFIX
 from datarax.sources.tar import TarShard
+from datarax.sources.tar_bytes import open_bytes
 from datarax.sources.tar_index import FLAWS, check_index, index_tar
-from datarax.sources.tar_index_file import decode_index, encode_index, load_index, save_index
+from datarax.sources.tar_index_file import (
+    decode_index,
+    encode_index,
+    load_index,
+    save_index,
+    version_of,
+)
 
 DATA = tar_bytes([*numbered(4), ("/absolute.txt", b""), ("0002.txt", b"twice")])
 SIZE = len(DATA)
@@ -115,8 +122,9 @@ def test_an_index_that_cannot_be_of_the_tar_is_not_believed(path, name):
     check_index(INDEX, SIZE)
     with pytest.raises(ValueError, match=r"it (points|names)|its "):
         check_index(WRONG[name], SIZE)
-    beside(path).write_bytes(encode_index(WRONG[name], size=SIZE, version=str(OLD)))
-    assert load_index(str(path), size=SIZE, version=str(OLD)) is None
+    content = open_bytes(str(path))
+    beside(path).write_bytes(encode_index(WRONG[name], size=SIZE, version=version_of(content)))
+    assert load_index(content) is None
     assert keys(TarShard(path)) == ["0000", "0001", "0003"]
 
 
@@ -149,19 +157,27 @@ def test_an_index_is_kept_beside_the_tar_and_used(path, cache):
     TarShard(path)
     assert beside(path).stat().st_mode & 0o777 == 0o640
     other = index_of(tar_bytes(numbered(4)[:6]) + bytes(SIZE))
-    beside(path).write_bytes(encode_index(other, size=SIZE, version=str(OLD)))
+    version = version_of(open_bytes(str(path)))
+    beside(path).write_bytes(encode_index(other, size=SIZE, version=version))
     assert len(TarShard(path)) == 2  # that of the file, though the tar has more
     assert not cache.exists()
 
 
 def test_an_index_is_made_anew_when_the_tar_changes(path):
     TarShard(path)
-    for count, time in ((50, OLD), (51, OLD + 1), (52, OLD + 10**9)):
+    for count, time in ((50, OLD), (50, OLD + 1), (52, OLD + 1), (53, OLD + 10**9)):
         path.write_bytes(tar_bytes(numbered(count)))
         os.utime(path, ns=(time, time))
+        assert load_index(open_bytes(str(path))) is None
         assert len(TarShard(path)) == count
-        kept = load_index(str(path), size=path.stat().st_size, version=str(time))
-        assert len(kept) == count
+        assert len(load_index(open_bytes(str(path)))) == count
+
+
+def test_a_tar_of_the_same_size_and_time_is_told_by_its_end(path):
+    for count in (4, 5, 4, 6):
+        data = tar_bytes(numbered(count))
+        assert len(data) == 20480
+        assert len(TarShard(write_old(path, data))) == count
 
 
 def test_a_damaged_index_is_made_anew(path):
@@ -179,7 +195,7 @@ def test_a_huge_index_or_a_pipe_is_not_even_read(path):
     assert len(TarShard(path)) == 4
     beside(path).unlink()
     os.mkfifo(beside(path))
-    assert load_index(str(path), size=SIZE, version=str(OLD)) is None
+    assert load_index(open_bytes(str(path))) is None
 
 
 def test_no_index_is_kept_of_a_tar_that_may_change_unseen(tmp_path, path):
@@ -198,8 +214,8 @@ def test_where_the_folder_is_read_only_the_cache_keeps_the_index(path, cache):
     TarShard(path)
     (kept,) = (cache / "tar").iterdir()
     assert kept.name.startswith("a.tar-")
-    assert save_index(INDEX, str(path), size=SIZE, version=str(OLD)) == kept
-    assert equal(load_index(str(path), size=SIZE, version=str(OLD)), INDEX)
+    assert save_index(INDEX, open_bytes(str(path))) == kept
+    assert equal(load_index(open_bytes(str(path))), INDEX)
     (path.parent / "b").mkdir()
     other = write_old(path.parent / "b" / "a.tar", DATA)
     beside(other).mkdir()

@@ -1,17 +1,12 @@
 """Records of WebDataset tars, at random access."""
 
-import hashlib
 import logging
 import os
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-from datarax.sources.fields import Fields
+from datarax.sources.files import FilesSource
 from datarax.sources.limits import Limits
-from datarax.sources.paths import expand_paths
 from datarax.sources.record import DecodeError, Fault, RawRecord, RecordError
-from datarax.sources.sharded import ShardedSource, fields_of
 from datarax.sources.tar_bytes import Bytes, open_bytes
 from datarax.sources.tar_index import EMPTY, FLAWS, TarIndex, index_tar
 from datarax.sources.tar_index_file import load_index, save_index
@@ -19,7 +14,6 @@ from datarax.sources.tar_unpack import compression_of, unpack
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst")
 TOGETHER = 2**20  # bytes of a record that are read at once
 GAP = 2**11  # bytes of headers between two members
 
@@ -63,7 +57,7 @@ class TarShard:
         self.name = os.fspath(path)
         self.limits = Limits() if limits is None else limits
         self._bytes = open_bytes(self.name)
-        self._size, self._version = self._bytes.size, self._bytes.version
+        self._size = self._bytes.size
         lost: list[tuple[str, str]] = []
         start = self._bytes.read(0, min(4, self._bytes.size))
         if compression_of(start) is not None:
@@ -100,9 +94,8 @@ class TarShard:
         return RawRecord(index.key(row), dict(zip(names, parts, strict=True)))
 
     def identity(self) -> str:
-        """Of the file's name without its folder, its size, its version, and the keys."""
-        keys = hashlib.blake2b(self._index.keys.tobytes(), digest_size=8).hexdigest()
-        return f"{os.path.basename(self.name)} {self._size} {self._version} {keys}"
+        """Of the name without its folder, the size, and all headers: the same on any host."""
+        return f"{os.path.basename(self.name)} {self._size} {self._index.headers}"
 
     def _refusal(self, row: int, suffix: str, *, size: int, flaw: int) -> RecordError:
         most = f"at most {self.limits.member_bytes} (Limits.member_bytes)"
@@ -111,19 +104,10 @@ class TarShard:
         return RecordError(Fault(self.name, key, row, suffix, f"the member {reason}"))
 
 
-class TarSource(ShardedSource):
+class TarSource(FilesSource):
     """The records of WebDataset tars, as `fields` reads them; see `TarShard` for what is a record.
 
-    Args:
-      paths: files, directories of tars, globs, brace ranges, URLs: see `expand_paths`.
-      fields: what a record's parts become, or the mapping of it that a TOML file has; `None` infers
-        it from the first records.
-      limits: on what the parts may ask for; `None` leaves those of `fields`, or the usual ones.
-
-    Raises:
-      ValueError: if no file is found, there is no record at all, or no field can be inferred.
-      OSError: if a file cannot be read.
-      ImportError: for a URL without fsspec, or zstd without zstandard.
+    The arguments and errors are those of `FilesSource`.
 
     Example:
       >>> import io, tarfile, tempfile
@@ -139,28 +123,17 @@ class TarSource(ShardedSource):
       (1, 0.5, '7')
     """
 
-    def __init__(
-        self,
-        paths: str | Path | Iterable[str | Path],
-        *,
-        fields: Fields | Mapping[str, Any] | None = None,
-        limits: Limits | None = None,
-    ) -> None:
-        made = fields_of(fields)
-        for_shards = made.limits if limits is None and made is not None else limits
-        names = expand_paths(paths, suffixes=SUFFIXES)
-        shards = [TarShard(name, limits=for_shards) for name in names]
-        super().__init__(shards, fields=made, limits=limits)
+    open_shard = TarShard
+    suffixes = (".tar", ".tar.gz", ".tgz", ".tar.zst")
 
 
 def _index_of(content: Bytes) -> TarIndex:
     """The kept index of a tar, or one made now and kept if it can be."""
-    path, size, version = content.path, content.size, content.version
-    index = load_index(path, size=size, version=version)
+    index = load_index(content)
     if index is None:
-        index = index_tar(content.reader(), size)
-        kept = save_index(index, path, size=size, version=version)
-        logger.info("%s: %d records indexed; the index is %s", path, len(index), kept or "not kept")
+        index = index_tar(content.reader(), content.size)
+        place = save_index(index, content) or "not kept"
+        logger.info("%s: %d records; the index is %s", content.path, len(index), place)
     return index
 
 

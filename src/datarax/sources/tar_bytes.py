@@ -80,13 +80,20 @@ class LocalBytes:
 
     def _open(self) -> int:
         handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        status = os.fstat(handle)
-        if (status.st_size, str(status.st_mtime_ns)) != (self.size, self.version):
+        try:
+            self._check_version(handle)
+        except OSError:
             os.close(handle)
-            raise OSError(f"{self.path} has changed since it was opened first")
+            raise
         return handle
 
+    def _check_version(self, handle: int) -> None:
+        status = os.fstat(handle)
+        if (status.st_size, str(status.st_mtime_ns)) != (self.size, self.version):
+            raise OSError(f"{self.path} has changed since it was opened first")
+
     def _read(self, handle: int, offset: int, size: int) -> bytes:
+        self._check_version(handle)
         piece = os.pread(handle, size, offset)
         if len(piece) == size:
             return piece

@@ -178,7 +178,7 @@ def _parse_pax(body: bytes, place: int) -> dict[bytes, bytes]:
     while start < len(body):
         digits, blank, _ = body[start : start + 20].partition(b" ")
         end = start + int(digits) if blank and digits.isdigit() else 0
-        if end > len(body) or end < start + len(digits) + 2 or body[end - 1 : end] != b"\n":
+        if end <= start or body[end - 1 : end] != b"\n":
             if not body[start:].strip(b"\0"):
                 break
             raise TarCut(f"the PAX header at byte {place} is damaged")

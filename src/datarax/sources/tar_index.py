@@ -3,6 +3,7 @@
 import array
 import contextlib
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,6 +38,7 @@ class TarIndex:
       key_ends: int64 [n], where each ends in `keys`.
       suffix_names: those that there are.
       lost: keys (or names) and reasons of what is no record.
+      headers: a digest of all headers: of the names, sizes and times of every member.
     """
 
     starts: np.ndarray
@@ -48,6 +50,7 @@ class TarIndex:
     key_ends: np.ndarray
     suffix_names: tuple[str, ...]
     lost: tuple[tuple[str, str], ...]
+    headers: str = ""
 
     def __len__(self) -> int:
         return len(self.key_ends)
@@ -64,13 +67,19 @@ def index_tar(read: Read, size: int) -> TarIndex:
     Args:
       read: gives the bytes at an offset; exactly as many as are asked for, never beyond `size`.
     """
-    table = _Table()
+    table, digest = _Table(), hashlib.blake2b(digest_size=8)
+
+    def read_header(offset: int, length: int) -> bytes:
+        data = read(offset, length)
+        digest.update(data)
+        return data
+
     try:
-        for member in read_members(read, size):
+        for member in read_members(read_header, size):
             table.add(member)
     except TarCut as cut:
         table.cut(cut)
-    return table.index()
+    return dataclasses.replace(table.index(), headers=digest.hexdigest())
 
 
 def split_name(name: bytes) -> tuple[bytes, str]:

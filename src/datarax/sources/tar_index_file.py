@@ -17,12 +17,14 @@ import numpy as np
 
 from datarax.sources.cache import cache_directory, write_atomically
 from datarax.sources.paths import INDEX_SUFFIX, is_url
+from datarax.sources.tar_bytes import Bytes
 from datarax.sources.tar_index import TarIndex, check_index
 
 logger = logging.getLogger(__name__)
 
 MAGIC = b"datarax tar 1\n\0\0"
 DIGEST = 16
+END = 2**14
 YOUNG = 2 * 10**9  # ns; the next version of a file so young could bear the same time
 DTYPES = {
     "starts": "<i8",
@@ -35,31 +37,27 @@ DTYPES = {
 }
 
 
-def load_index(path: str, *, size: int, version: str) -> TarIndex | None:
-    """The kept index of this version of a tar, or `None` if there is none that fits.
-
-    Args:
-      path: of the tar.
-      size: of the tar in bytes.
-      version: as `file_version` says it.
-    """
-    for place in _places(path):
+def load_index(content: Bytes) -> TarIndex | None:
+    """The kept index of this version of a tar, or `None` if there is none that fits."""
+    for place in _places(content.path):
         try:
-            if place.is_file() and place.stat().st_size <= 2 * size + 2**20:
-                return decode_index(place.read_bytes(), size=size, version=version)
+            if place.is_file() and place.stat().st_size <= 2 * content.size + 2**20:
+                data = place.read_bytes()
+                return decode_index(data, size=content.size, version=version_of(content))
         except (OSError, ValueError) as error:
             logger.info("the index %s is not used: %s", place, error)
     return None
 
 
-def save_index(index: TarIndex, path: str, *, size: int, version: str) -> Path | None:
+def save_index(index: TarIndex, content: Bytes) -> Path | None:
     """Keep the index of this version of a tar; returns where, or `None` if it is not kept.
 
     It is not if no place can be written, or if the tar is so young that a change might not show.
     """
-    if not is_url(path) and 0 <= time.time_ns() - int(version) < YOUNG:
+    path = content.path
+    if not is_url(path) and 0 <= time.time_ns() - int(content.version) < YOUNG:
         return None
-    data = encode_index(index, size=size, version=version)
+    data = encode_index(index, size=content.size, version=version_of(content))
     for place in _places(path):
 
         def write(file: BinaryIO) -> None:
@@ -75,6 +73,17 @@ def save_index(index: TarIndex, path: str, *, size: int, version: str) -> Path |
     return None
 
 
+def version_of(content: Bytes) -> str:
+    """What `file_version` says, and a digest of both ends of the tar.
+
+    Tars are filled up to 10 KiB, and tools may set the time of a file back: but what changes in
+    the middle shows at the end, as it moves there.
+    """
+    most = min(END, content.size)
+    ends = content.read(0, most) + content.read(content.size - most, most)
+    return f"{content.version} {hashlib.blake2b(ends, digest_size=8).hexdigest()}"
+
+
 def encode_index(index: TarIndex, *, size: int, version: str) -> bytes:
     """The bytes of an index file."""
     arrays = [vars(index)[name].astype(dtype) for name, dtype in DTYPES.items()]
@@ -84,6 +93,7 @@ def encode_index(index: TarIndex, *, size: int, version: str) -> bytes:
         "lengths": [len(each) for each in arrays],
         "suffix_names": index.suffix_names,
         "lost": index.lost,
+        "headers": index.headers,
     }
     body = b"".join([json.dumps(head).encode(), b"\n", *(each.tobytes() for each in arrays)])
     return MAGIC + _digest(body) + body
@@ -108,6 +118,7 @@ def decode_index(data: bytes, *, size: int, version: str) -> TarIndex:
             **arrays,
             suffix_names=tuple(str(name) for name in head["suffix_names"]),
             lost=tuple((str(key), str(reason)) for key, reason in head["lost"]),
+            headers=str(head["headers"]),
         )
     except (KeyError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"its head is damaged: {error}") from error

@@ -13,6 +13,7 @@ from datarax.core.element_batch import Element
 from datarax.pipeline.pipeline import Pipeline
 from datarax.sources import MemorySource
 from datarax.sources.mixture import MixtureSource
+from datarax.sources.open import open_source
 from datarax.sources.record import Fault, RecordError, RecordSkipped
 
 
@@ -81,8 +82,17 @@ SOURCES = {
 }
 
 
+def of_files(paths, fields, *, mixed):
+    """Shards of any format; mixed with records from memory that have other fields."""
+    source = open_source(paths, fields=fields)
+    if not mixed:
+        return source
+    return MixtureSource({"files": source, "memory": memory()}, {"files": 2, "memory": 1})
+
+
 def pipeline(source, **options):
     made = SOURCES[source]() if isinstance(source, str) else source
+    made = of_files(**made) if isinstance(made, dict) else made
     return Pipeline(made, **{"batch_size": 4, "seed": 3, "threads": 0, **options})
 
 

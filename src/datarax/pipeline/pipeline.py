@@ -1,6 +1,7 @@
 """From a source to batches: exact to the record, the same on any number of hosts and threads."""
 
 import dataclasses
+import functools
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -17,10 +18,10 @@ from datarax.core.operator import OperatorModule
 from datarax.pipeline.assembly import Assembler, Rows
 from datarax.pipeline.caps import ErrorCaps, ErrorCounter
 from datarax.pipeline.ledger import Ledger
-from datarax.pipeline.order import epoch_order
 from datarax.pipeline.position import check_state, pipeline_settings
 from datarax.pipeline.prefetch import Job, Prefetch
 from datarax.pipeline.report import describe_pipeline
+from datarax.pipeline.workers import Stretch, WorkerReads
 from datarax.sources.record import RecordError
 from datarax.sources.traits import lost_parts
 
@@ -60,6 +61,9 @@ class Pipeline:
       optional: fields that a record may lack; `None` asks the source. One that does not say may
         lack any.
       threads: that read and decode; 0 reads when asked; `None` is one for each processor, up to 8.
+      workers: processes (Grain's) that read in place of this one's threads, each with `threads` of
+        its own, `None` being 1; 0 is none. For decoding that does not let other threads run; the
+        source is pickled, and a program needs its `if __name__ == "__main__":`.
       ahead: batches read before they are asked for, and so kept in memory.
       ledger: the file that bad records are listed in, or a `Ledger`. With several hosts each but
         the first has its own, `quarantine.host1.jsonl`. `None` keeps the list in memory.
@@ -94,6 +98,7 @@ class Pipeline:
         error_caps: ErrorCaps | None = None,
         optional: Sequence[str] | None = None,
         threads: int | None = None,
+        workers: int = 0,
         ahead: int = 2,
         ledger: str | Path | Ledger | None = None,
         sharding: jax.sharding.Sharding | None = None,
@@ -103,7 +108,8 @@ class Pipeline:
         self.hosts = jax.process_count() if hosts is None else hosts
         self.host = jax.process_index() if host is None else host
         self.on_error = on_error
-        self.threads = _processors() if threads is None else threads
+        self.threads = (1 if workers else _processors()) if threads is None else threads
+        self.workers = workers
         self.ahead = ahead
         self.sharding = sharding
         self.assembler = Assembler(source, optional=optional)
@@ -124,7 +130,7 @@ class Pipeline:
         self.ledger = ledger if isinstance(ledger, Ledger) else Ledger(self._own_file(ledger))
         if self.host == 0:
             self.ledger.add(lost_parts(source))
-        self._prefetch: Prefetch[_Read] | None = None
+        self._reads: Prefetch[_Read] | WorkerReads[_Read] | None = None
         self._noted: tuple[int, int] | None = None  # the last step whose faults are counted
 
     def __len__(self) -> int:
@@ -169,10 +175,10 @@ class Pipeline:
         self.close()
 
     def close(self) -> None:
-        """End the threads. The next batch starts them again."""
-        if self._prefetch is not None:
-            self._prefetch.close()
-            self._prefetch = None
+        """End the threads and processes. The next batch starts them again."""
+        if self._reads is not None:
+            self._reads.close()
+            self._reads = None
 
     def state(self) -> dict[str, Any]:
         """Where the next batch is, and all that decides what it holds: plain values for JSON."""
@@ -222,11 +228,11 @@ class Pipeline:
                 f"batch_size counts the rows of all hosts: {settings['batch_size']} "
                 f"is no multiple of {self.hosts} hosts"
             )
-        if self.threads < 0 or self.ahead < 1:
+        if self.threads < 0 or self.ahead < 1 or self.workers < 0:
             raise ValueError(
-                f"expected threads >= 0 and ahead >= 1, got {self.threads} and {self.ahead}"
+                "expected threads >= 0, workers >= 0 and ahead >= 1, got "
+                f"{self.threads}, {self.workers} and {self.ahead}"
             )
-
         narrowed = [
             ".".join(path)
             for path, spec in self.assembler.spec.items()
@@ -254,11 +260,10 @@ class Pipeline:
 
     def _next_read(self) -> _Read:
         """What was read for the step that the pipeline stands at."""
-        if self._prefetch is None:
-            jobs = self._jobs(self.epoch, self.step)
-            self._prefetch = Prefetch(jobs, threads=self.threads, ahead=self.ahead)
+        if self._reads is None:
+            self._reads = self._start()
         try:
-            read = next(self._prefetch)
+            read = next(self._reads)
         except BaseException:
             self.close()  # the step is still to be taken
             raise
@@ -267,17 +272,27 @@ class Pipeline:
             return self._next_read()
         return read
 
-    def _jobs(self, epoch: int, step: int) -> Iterator[Job[_Read]]:
-        # The threads must not keep the pipeline alive: the jobs know its parts only.
-        return _make_jobs(
-            self.assembler,
-            settings=self.settings,
-            place=(epoch, step),
-            steps=self.steps_per_epoch,
-            part=(self.host, self.hosts),
-            pieces=max(1, self.threads),
-            sharding=self.sharding,
+    def _start(self) -> "Prefetch[_Read] | WorkerReads[_Read]":
+        # The threads must not keep the pipeline alive: what they get knows its parts only.
+        stretch = Stretch(self.settings, self.steps_per_epoch, self.host, self.hosts)
+        finish = functools.partial(
+            _finish, self.assembler, steps=self.steps_per_epoch, sharding=self.sharding
         )
+        first = self.epoch * self.steps_per_epoch + self.step
+        if self.workers:
+            return WorkerReads(
+                self.assembler,
+                stretch,
+                finish=finish,
+                first=first,
+                workers=self.workers,
+                threads=max(1, self.threads),
+                ahead=self.ahead,
+            )
+        jobs = _make_jobs(
+            self.assembler, stretch, finish=finish, first=first, pieces=max(1, self.threads)
+        )
+        return Prefetch(jobs, threads=self.threads, ahead=self.ahead)
 
     def _note_faults(self, rows: Rows) -> None:
         faults = [rows.faults[row] for row in sorted(rows.faults)]
@@ -291,56 +306,37 @@ class Pipeline:
 
 def _make_jobs(
     assembler: Assembler,
+    stretch: Stretch,
     *,
-    settings: dict[str, Any],
-    place: tuple[int, int],
-    steps: int,
-    part: tuple[int, int],
+    finish: Callable[[int, Rows], _Read],
+    first: int,
     pieces: int,
-    sharding: jax.sharding.Sharding | None,
 ) -> Iterator[Job[_Read]]:
-    """The reading of every step from `place` on, in `pieces` that may run at once."""
-    records, (host, hosts) = settings["records"], part
-    size = settings["batch_size"] // hosts
-    epoch, step = place
-    while True:
-        first = min(step * settings["batch_size"] + host * size, records)
-        numbers = epoch_order(
-            records,
-            epoch=epoch,
-            seed=settings["seed"],
-            shuffle=settings["shuffle"],
-            start=first,
-            stop=min(first + size, records),
-        )
-        rows = assembler.empty(numbers, size)
-        yield _job(assembler, rows, place=(epoch, step), pieces=pieces, sharding=sharding)
-        step += 1
-        if step == steps:
-            epoch, step = epoch + 1, 0
+    """The reading of every step from `first` on, in `pieces` that may run at once."""
+    for number in itertools.count(first):
+        rows = assembler.empty(stretch.records(number), stretch.size)
+        count = len(rows.records)
+        ends = [count * piece // pieces for piece in range(pieces + 1)]
+        parts = [
+            functools.partial(assembler.fill, rows, a, b)
+            for a, b in itertools.pairwise(ends)
+            if a < b
+        ]
+        nothing = functools.partial(assembler.fill, rows, 0, 0)
+        yield Job(parts or [nothing], functools.partial(finish, number, rows))
 
 
-def _job(
+def _finish(
     assembler: Assembler,
+    number: int,
     rows: Rows,
     *,
-    place: tuple[int, int],
-    pieces: int,
+    steps: int,
     sharding: jax.sharding.Sharding | None,
-) -> Job[_Read]:
-    count = len(rows.records)
-    ends = [count * piece // pieces for piece in range(pieces + 1)]
-
-    def part(start: int, stop: int) -> Callable[[], None]:
-        return lambda: assembler.fill(rows, start, stop)
-
-    def finish() -> _Read:
-        wide = len(assembler.source) > 2**32
-        batch = assembler.batch(rows, epoch=place[0], wide=wide)
-        return _Read(place, rows, batch if sharding is None else _put(batch, sharding))
-
-    parts = [part(a, b) for a, b in itertools.pairwise(ends) if a < b]
-    return Job(parts or [part(0, 0)], finish)
+) -> _Read:
+    place = divmod(number, steps)
+    batch = assembler.batch(rows, epoch=place[0], wide=len(assembler.source) > 2**32)
+    return _Read(place, rows, batch if sharding is None else _put(batch, sharding))
 
 
 def _put(batch: Batch, sharding: jax.sharding.Sharding) -> Batch:

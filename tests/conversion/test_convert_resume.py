@@ -75,7 +75,9 @@ def test_another_source_or_option_is_refused_with_what_differs(source, tmp_path)
     with pytest.raises(ValueError, match="format 'tar' there, 'arrow' now; shard_records 10 there"):
         convert_shards(str(source), out, format="arrow", shard_records=9)
     tar_file(source, SAMPLES[:5])
-    with pytest.raises(ValueError, match=r"source shard changed: 5 a\.tar"):
+    with pytest.raises(
+        ValueError, match=r"source shard .*a\.tar', 25, .* there, .*a\.tar', 5, .* now"
+    ):
         convert_shards(str(source), out, shard_records=10)
     tar_file(tmp_path / "in" / "b.tar", SAMPLES[5:6])
     with pytest.raises(ValueError, match="1 source shards there, 2 now"):
@@ -87,9 +89,20 @@ def test_overwriting_leaves_nothing_of_the_old(source, tmp_path):
     out = tmp_path / "out"
     convert_shards(str(source), out, shard_records=2)
     done = convert_shards(str(source), out, format="arrow", shard_records=20, overwrite=True)
-    names = ["conversion.json", "data-000000.arrow", "data-000001.arrow"]
+    names = ["columns.schema", "conversion.json", "data-000000.arrow", "data-000001.arrow"]
     assert sorted(path.name for path in out.iterdir()) == names
     assert "were there" not in done
+
+
+def test_a_damaged_state_asks_to_overwrite(source, tmp_path):
+    out = tmp_path / "out"
+    convert_shards(str(source), out, format="arrow", shard_records=20)
+    for name in ("columns.schema", "conversion.json"):
+        (out / "data-000000.arrow").unlink(missing_ok=True)
+        (out / name).write_bytes(b"[")
+        with pytest.raises(ValueError, match=f"{name}.*--overwrite"):
+            convert_shards(str(source), out, format="arrow", shard_records=20)
+    convert_shards(str(source), out, format="arrow", shard_records=20, overwrite=True)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -7,9 +7,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from datarax.conversion.output_directory import check_place, prepare, shard_path
+from datarax.conversion.output_directory import COLUMNS_FILE, check_place, prepare, shard_path
 from datarax.conversion.write_array_record import require_array_record, write_array_record
-from datarax.conversion.write_tables import Columns, write_arrow, write_parquet
+from datarax.conversion.write_tables import (
+    Columns,
+    load_schema,
+    save_schema,
+    write_arrow,
+    write_parquet,
+)
 from datarax.conversion.write_tar import write_tar
 from datarax.pipeline.ledger import LEDGER_FILE, Ledger
 from datarax.sources.open import open_shards
@@ -37,7 +43,7 @@ def convert_shards(
     source is lost, are lines of `out/quarantine.jsonl`. Keys, and parts that are bytes, text or
     numbers, stay as they are; see `write_tar`, `Columns` and `write_array_record` for what a format
     makes of others. Tables have the same columns in every shard, for which all records are read
-    once before.
+    once before; `out/columns.schema` keeps them.
 
     A shard appears whole or not at all, and one that is there is not made again: killed at any time
     and called again, the files are byte for byte those of an undisturbed call.
@@ -66,7 +72,7 @@ def convert_shards(
     number = -(-len(shards) // shard_records)
     if number > MOST_SHARDS:
         raise ValueError(f"{number} shards of {shard_records} records: at most {MOST_SHARDS}")
-    listed = [[len(shard), shard.identity()] for shard in shards.shards]
+    listed = [[shard.name, len(shard), shard.identity()] for shard in shards.shards]
     state = {"format": format, "shard_records": shard_records, "shards": listed}
     prepare(out, state, overwrite=overwrite)
     ledger = Ledger(out / LEDGER_FILE)
@@ -91,7 +97,7 @@ def _check_options(format: str, shard_records: int) -> None:
 def _write_shards(
     shards: Shards, paths: list[Path], lacking: list[int], *, shard_records: int, ledger: Ledger
 ) -> None:
-    write = _writer(paths[0].suffix, shards, ledger)
+    write = _writer(paths[0], shards, ledger)
     spans = {
         place: range(place * shard_records, min((place + 1) * shard_records, len(shards)))
         for place in lacking
@@ -102,17 +108,20 @@ def _write_shards(
             write(paths[place], _read(shards, span, ledger=ledger, bar=bar))
 
 
-def _writer(suffix: str, shards: Shards, ledger: Ledger) -> Write:
-    if suffix == ".tar":
+def _writer(path: Path, shards: Shards, ledger: Ledger) -> Write:
+    if path.suffix == ".tar":
         return write_tar
-    if suffix == ".arrayrecord":
+    if path.suffix == ".arrayrecord":
         return write_array_record
-    columns = Columns()
-    with tqdm(total=len(shards), unit="records", disable=None, desc="columns") as bar:
-        for record in _read(shards, range(len(shards)), ledger=ledger, bar=bar):
-            columns.add(record)
-    table = write_parquet if suffix == ".parquet" else write_arrow
-    return functools.partial(table, schema=columns.schema())
+    table = write_parquet if path.suffix == ".parquet" else write_arrow
+    known = path.parent / COLUMNS_FILE
+    if not known.exists():
+        columns = Columns()
+        with tqdm(total=len(shards), unit="records", disable=None, desc="columns") as bar:
+            for record in _read(shards, range(len(shards)), ledger=ledger, bar=bar):
+                columns.add(record)
+        save_schema(known, columns.schema())
+    return functools.partial(table, schema=load_schema(known))
 
 
 def _read(shards: Shards, span: range, *, ledger: Ledger, bar: Any) -> Iterator[RawRecord]:

@@ -11,9 +11,10 @@ from datarax.sources.cache import write_atomically
 from datarax.sources.paths import INDEX_SUFFIX
 
 STATE_FILE = "conversion.json"
+COLUMNS_FILE = "columns.schema"  # of tables
 
 _SHARD = re.compile(r"data-\d{6}\.(tar|parquet|arrow|arrayrecord)")
-_LEFTOVER = re.compile(rf"\.(data-\d{{6}}\.\w+|{re.escape(STATE_FILE)})\..*\.part")
+_LEFTOVER = re.compile(r"\.(data-\d{6}\.\w+|conversion\.json|columns\.schema)\..*\.part")
 
 
 def shard_path(out: Path, number: int, *, suffix: str) -> Path:
@@ -81,7 +82,7 @@ def _put(file: Any, text: str) -> None:
 
 
 def _is_ours(name: str) -> bool:
-    known = name in (STATE_FILE, LEDGER_FILE) or _LEFTOVER.fullmatch(name)
+    known = name in (STATE_FILE, COLUMNS_FILE, LEDGER_FILE) or _LEFTOVER.fullmatch(name)
     return bool(known or _SHARD.fullmatch(name.removesuffix(INDEX_SUFFIX)))
 
 
@@ -109,8 +110,8 @@ def _check_same(out: Path, kept: dict[str, Any], state: dict[str, Any]) -> None:
     before, now = kept.get("shards", []), state["shards"]
     if len(before) != len(now):
         differences.append(f"{len(before)} source shards there, {len(now)} now")
-    changed = [b for a, b in zip(before, now, strict=False) if a != b]
-    differences += [f"source shard changed: {' '.join(map(str, each))}" for each in changed[:5]]
+    changed = [pair for pair in zip(before, now, strict=False) if pair[0] != pair[1]]
+    differences += [f"source shard {old} there, {new} now" for old, new in changed[:5]]
     if len(changed) > 5:
         differences.append(f"and {len(changed) - 5} more source shards")
     if differences:

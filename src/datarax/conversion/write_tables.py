@@ -135,6 +135,24 @@ def write_arrow(path: Path, records: Iterable[RawRecord], *, schema: Any) -> Non
     _write(path, records, schema=schema, open_writer=open_writer)
 
 
+def save_schema(path: Path, schema: Any) -> None:
+    """Keep a schema at `path`, as Arrow's IPC has it."""
+    write_atomically(path, lambda file: _put(file, schema.serialize().to_pybytes()))
+
+
+def load_schema(path: Path) -> Any:
+    """The schema that `save_schema` kept.
+
+    Raises:
+      ValueError: if the file holds none.
+    """
+    pa = require_pyarrow()
+    try:
+        return pa.ipc.read_schema(pa.py_buffer(path.read_bytes()))
+    except pa.ArrowException as error:
+        raise ValueError(f"{path} holds no schema ({error}): convert with --overwrite") from error
+
+
 def require_pyarrow() -> Any:
     """The module `pyarrow`.
 
@@ -146,6 +164,10 @@ def require_pyarrow() -> Any:
     except ImportError as error:
         raise ImportError("to write tables: pip install 'datarax[parquet]'") from error
     return pa
+
+
+def _put(file: Any, data: bytes) -> None:
+    file.write(data)
 
 
 def _write(

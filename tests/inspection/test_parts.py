@@ -1,6 +1,7 @@
 """Spreads, equal texts and wording on their own."""
 
 import statistics
+import tomllib
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from datarax.inspection import duplicates
 from datarax.inspection.duplicates import TextCounter
 from datarax.inspection.spread import KEPT, Reservoir
-from datarax.inspection.wording import printable, shortened
+from datarax.inspection.wording import printable, printable_toml, shortened
+from datarax.sources.fields import Fields
 
 
 def test_a_spread_of_few_numbers_is_exact():
@@ -58,6 +60,13 @@ def test_more_texts_than_are_kept_are_a_sample(monkeypatch):
 )
 def test_printable(text, shown):
     assert printable(text) == shown
+
+
+def test_fields_of_hostile_names_are_printable_and_still_read():
+    fields = Fields.from_mapping({"a\u202e\x9b": {"from": "\x1b[31m\U000e0001", "decode": "text"}})
+    printed = printable_toml(str(fields))
+    assert printed.isprintable()
+    assert Fields.from_mapping(tomllib.loads(printed)) == fields
 
 
 def test_shortened():

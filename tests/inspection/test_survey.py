@@ -1,5 +1,6 @@
 """What a survey counts, against plain loops over what was written."""
 
+import dataclasses
 import io
 import json
 import statistics
@@ -12,6 +13,7 @@ from PIL import Image
 
 from datarax.inspection import as_text, survey, write_html
 from datarax.inspection.report import picture_uri
+from datarax.inspection.spread import KEPT, Spread
 from datarax.sources.fields import Fields
 from datarax.sources.limits import Limits
 from datarax.sources.tar import TarSource
@@ -56,6 +58,8 @@ def records():
             parts["txt"] = b"\xff"
         if row == 9:
             del parts["txt"]
+        if row == 12:
+            parts["txt"] = b"16 bytes: whole."
         if row == 11:
             parts["txt"] = HOSTILE.encode()
         yield parts
@@ -130,7 +134,7 @@ def test_the_sizes_of_images_are_those_of_their_headers(found):
 def test_the_sizes_of_texts_tokens_numbers_and_sounds(found):
     fields = by_name(found)
     texts = [r["txt"] for row, r in enumerate(records()) if row not in (7, 9)]
-    assert numbers(fields["caption"].sizes["bytes"]) == expected(map(len, texts))
+    assert numbers(fields["caption"].sizes["text (bytes)"]) == expected(map(len, texts))
     assert fields["caption"].cut == sum(len(text) > 16 for text in texts)
     tokens = [row % 7 for row in range(40)]
     assert numbers(fields["tokens"].sizes["tokens"]) == expected(tokens)
@@ -247,6 +251,17 @@ def test_the_page_escapes_what_the_data_says(paths, tmp_path):
     assert "&lt;b&gt;11" in html
     assert "http://" not in html
     assert "https://" not in html
+
+
+def test_medians_of_a_sample_are_told(found, tmp_path):
+    spread = Spread(low=0, median=1, high=2, count=KEPT + 1)
+    fields = (dataclasses.replace(found.fields[0], sizes={"seconds": spread}),)
+    told = "edians are of a sample of 4,096"
+    sampled = dataclasses.replace(found, fields=fields)
+    assert told in as_text(sampled)
+    assert told in write_html(sampled, tmp_path / "page.html").read_text("utf-8")
+    assert told not in as_text(found)
+    assert told not in write_html(found, tmp_path / "page.html").read_text("utf-8")
 
 
 def test_the_page_has_the_samples(paths, found, tmp_path):

@@ -47,7 +47,7 @@ def measure(decoder: Decoder, part: Any, arrays: tuple[np.ndarray, ...]) -> Meas
         case TextDecoder():
             text = text_of(part)
             size = len(text.encode())
-            return Measured(sizes={"bytes": size}, text=text, is_cut=size > decoder.length)
+            return Measured(sizes={"text (bytes)": size}, text=text, is_cut=size > decoder.length)
         case TokensDecoder():
             whole = len(part) if isinstance(part, list | np.ndarray) else int(arrays[1].sum())
             return Measured(sizes={"tokens": whole}, is_cut=whole > decoder.length)

@@ -10,6 +10,7 @@ import jinja2
 import numpy as np
 from PIL import Image
 
+from datarax.inspection.spread import KEPT
 from datarax.inspection.survey import Sample, Survey
 from datarax.inspection.wording import number, printable_toml, share, shortened, size
 from datarax.train.files import write_file
@@ -39,6 +40,7 @@ def write_html(survey: Survey, path: str | Path) -> Path:
         survey=survey,
         toml=printable_toml(survey.toml),
         share=share,
+        kept=KEPT,
         samples=[_shown(sample) for sample in survey.samples],
     )
     # names of files may have bytes that are no UTF-8

@@ -92,6 +92,11 @@ class Survey:
     lost: tuple[Fault, ...]
     samples: tuple[Sample, ...]
 
+    @property
+    def is_sampled(self) -> bool:
+        """Whether a median is that of a sample."""
+        return any(spread.is_sampled for field in self.fields for spread in field.sizes.values())
+
 
 def survey(
     source: ShardedSource, *, limit: int | None = None, rows: Sequence[int] | None = None
@@ -112,7 +117,7 @@ def survey(
     if len(chosen) == 0:
         raise ValueError(f"there are no records to look at: limit is {limit}, rows are {rows}")
     count = _Count(source, len(chosen))
-    for place in tqdm(chosen, disable=None, unit="records"):
+    for place in tqdm(chosen, disable=None, unit=" records"):
         count.add(place)
     return count.survey()
 

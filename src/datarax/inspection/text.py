@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from datarax.inspection.field_tally import FieldSurvey
+from datarax.inspection.spread import KEPT
 from datarax.inspection.survey import Survey
 from datarax.inspection.wording import number, printable, printable_toml, shortened, size
 from datarax.inspection.wording import share as share_of
@@ -19,6 +20,7 @@ def as_text(survey: Survey) -> str:
         f"[fields]\n{printable_toml(survey.toml)}",
         _aligned([("field", "kind", "shape", "present", "cut"), *_field_rows(survey)], left=3),
         _aligned([("size", "least", "median", "greatest"), *_size_rows(survey)], left=1),
+        f"medians are of a sample of {number(KEPT)}" if survey.is_sampled else "",
         *(_formats(field) for field in survey.fields if field.formats),
         *(block for field in survey.fields if (block := _duplicates(field))),
         _bad(survey),

@@ -49,7 +49,7 @@ def test_inferred_fields(run, tar):
     said = run(tar)
     assert "6 records in 1 shard\n6 can be read, 0 cannot" in said
     assert 'name = {from = "json.name", decode = "text", length = 32, missing = "mask"}' in said
-    assert "name: 5 different texts in 5 records" in said
+    assert "name: of 5 records, 0 share their text with another; different texts: 5" in said
 
 
 def test_fields_of_a_file_and_a_page(run, tar, tmp_path):

@@ -224,8 +224,11 @@ def test_a_cut_shard_is_told(tmp_path, paths):
     assert "lost in whole shards" in as_text(found)
 
 
-def test_the_same_survey_twice(paths, found):
-    assert as_text(survey(TarSource(paths, fields=FIELDS))) == as_text(found)
+@pytest.mark.parametrize("threads", [0, 1, 4])
+def test_the_same_survey_with_any_number_of_threads(paths, found, threads):
+    again = survey(TarSource(paths, fields=FIELDS), threads=threads)
+    assert as_text(again) == as_text(found)
+    assert [sample.key for sample in again.samples] == [sample.key for sample in found.samples]
 
 
 def test_nothing_in_the_data_steers_the_terminal(found):

@@ -30,6 +30,9 @@ def inspect(
     limit: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Look at the first N records.")
     ] = None,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Threads that read and decode.")
+    ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Show what is in shards: fields, sizes, equal texts, and what cannot be read."""
@@ -50,7 +53,7 @@ def inspect(
     rows = None if listed is None else rows_of_faults(source, listed)
     if rows is not None and not rows:
         raise ValueError(f"{ledger} lists no record of {' '.join(paths)}: are they named as then?")
-    found = survey(source, limit=limit, rows=rows)
+    found = survey(source, limit=limit, rows=rows, threads=threads)
     typer.echo(as_text(found))
     if html is not None:
         typer.echo(f"\npage: {write_html(found, html)}")

@@ -3,12 +3,11 @@
 import collections
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from datarax.inspection.duplicates import Duplicates, TextCounter
-from datarax.inspection.measures import Measured, size_of
+from datarax.inspection.look import Looked
 from datarax.inspection.spread import Reservoir, Spread
 from datarax.sources.fields import Field
 
@@ -58,22 +57,22 @@ class FieldTally:
         self._formats: collections.Counter[str] = collections.Counter()
         self._texts = TextCounter()
 
-    def add_part(self, part: Any) -> None:
-        """A part that is there, whether or not it can be decoded."""
-        self._present += 1
-        size = size_of(part)
-        if size is not None:
-            self._add_size("part (bytes)", size)
-
-    def add_measured(self, measured: Measured, place: int) -> None:
-        """What is known of it, once it is decoded."""
+    def add(self, looked: Looked) -> None:
+        """One more record."""
+        if self.name in looked.present:
+            self._present += 1
+            self._add_size("part (bytes)", looked.present[self.name])
+        one = looked.found.get(self.name)
+        if one is None or one.measured is None:
+            return
+        measured = one.measured
         self._cut += measured.is_cut
         for name, size in measured.sizes.items():
             self._add_size(name, size)
         if measured.format:
             self._formats[measured.format] += 1
         if measured.text is not None:
-            self._texts.add(measured.text, place)
+            self._texts.add(measured.text, looked.place)
 
     def survey(self) -> FieldSurvey:
         """Of all so far, without the frequent texts."""
@@ -91,5 +90,6 @@ class FieldTally:
             duplicates=self._texts.duplicates(),
         )
 
-    def _add_size(self, name: str, size: float) -> None:
-        self._sizes.setdefault(name, Reservoir(seed=len(self._sizes))).add(size)
+    def _add_size(self, name: str, size: float | None) -> None:
+        if size is not None:
+            self._sizes.setdefault(name, Reservoir(seed=len(self._sizes))).add(size)

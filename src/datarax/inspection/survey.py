@@ -2,26 +2,21 @@
 
 import collections
 import dataclasses
+import functools
+import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from datarax.inspection.field_tally import FieldSurvey, FieldTally
-from datarax.inspection.measures import Measured, measure, size_of, text_of
+from datarax.inspection.look import Found, Look, Looked
+from datarax.inspection.measures import text_of
+from datarax.pipeline.prefetch import Job, Prefetch
 from datarax.sources.decode_image import ImageDecoder
-from datarax.sources.fields import Decoder, Fields
 from datarax.sources.find_part import find_part
-from datarax.sources.record import (
-    DecodeError,
-    Fault,
-    FieldError,
-    FieldSkipped,
-    RawRecord,
-    RecordError,
-)
+from datarax.sources.record import Fault
 from datarax.sources.sharded import ShardedSource
 
 SAMPLES = 24
@@ -99,7 +94,11 @@ class Survey:
 
 
 def survey(
-    source: ShardedSource, *, limit: int | None = None, rows: Sequence[int] | None = None
+    source: ShardedSource,
+    *,
+    limit: int | None = None,
+    rows: Sequence[int] | None = None,
+    threads: int | None = None,
 ) -> Survey:
     """Read records once, and say what is in them.
 
@@ -107,6 +106,8 @@ def survey(
       source: the records.
       limit: look at so many only, the first.
       rows: look at these only, in their order; `None` is all.
+      threads: that read and decode; 0 is none beside this one; `None` is one for each processor, up
+        to 8. The survey is the same with any.
 
     Raises:
       ValueError: if there are none to look at.
@@ -116,19 +117,14 @@ def survey(
     chosen = chosen if limit is None else chosen[:limit]
     if len(chosen) == 0:
         raise ValueError(f"there are no records to look at: limit is {limit}, rows are {rows}")
+    threads = min(8, os.cpu_count() or 1) if threads is None else threads
     count = _Count(source, len(chosen))
-    for place in tqdm(chosen, disable=None, unit=" records"):
-        count.add(place)
+    look = Look(source.shards, source.fields)
+    jobs = (Job([_nothing], functools.partial(look, place)) for place in chosen)
+    with Prefetch(jobs, threads=threads, ahead=4 * threads + 1) as records:
+        for looked in tqdm(records, total=len(chosen), disable=None, unit=" records"):
+            count.add(looked)
     return count.survey()
-
-
-@dataclasses.dataclass(frozen=True)
-class Found:
-    """A field of one record; `measured` is `None` of a default."""
-
-    decoder: Decoder
-    array: np.ndarray
-    measured: Measured | None
 
 
 class _Count:
@@ -136,9 +132,7 @@ class _Count:
 
     def __init__(self, source: ShardedSource, size: int) -> None:
         self.source = source
-        self.fields = source.fields
-        self.tallies = [FieldTally(name, field) for name, field in self.fields.fields.items()]
-        self.alone = {n: Fields({n: f}, self.fields.limits) for n, f in self.fields.fields.items()}
+        self.tallies = [FieldTally(name, field) for name, field in source.fields.fields.items()]
         self.wanted = np.linspace(0, size - 1, min(size, SAMPLES)).round().astype(int).tolist()
         self.looked_at = self.good = self.bad = self.skipped = self.part_bytes = 0
         self.reasons: collections.Counter[tuple[str, str]] = collections.Counter()
@@ -146,28 +140,22 @@ class _Count:
         self.first_bad: list[Fault] = []
         self.samples: list[Sample] = []
 
-    def add(self, place: int) -> None:
-        """The record at `place` of the source."""
-        shard, row = self.source.shards.locate(place)
+    def add(self, looked: Looked) -> None:
+        """One more record."""
         self.looked_at += 1
-        try:
-            raw = shard.read(row)
-        except RecordError as error:
-            self.bad += 1
-            self._add_fault(error.fault)
+        self.part_bytes += looked.part_bytes
+        self.bad += bool(looked.faults)
+        self.skipped += looked.is_skipped
+        for tally in self.tallies:
+            tally.add(looked)
+        for fault in looked.faults:
+            self._add_fault(fault)
+        if looked.faults or looked.is_skipped:
             return
-        self.part_bytes += sum(size_of(part) or 0 for part in raw.parts.values())
-        found, errors = self._read(raw, place)
-        if not errors:
-            self.good += 1
-            if len(self.samples) < len(self.wanted) and self._is_due():
-                self.samples.append(_sample(raw.key, shard.name, row, found=found))
-        elif isinstance(errors[0], FieldSkipped):  # nothing behind it is read
-            self.skipped += 1
-        else:
-            self.bad += 1
-            for wrong in errors:
-                self._add_fault(Fault(shard.name, raw.key, row, wrong.field, wrong.reason))
+        self.good += 1
+        taken = len(self.samples)
+        if taken < len(self.wanted) and self.looked_at > self.wanted[taken]:
+            self.samples.append(_sample(looked))
 
     def survey(self) -> Survey:
         """Of all so far."""
@@ -179,7 +167,7 @@ class _Count:
             bad=self.bad,
             skipped=self.skipped,
             part_bytes=self.part_bytes,
-            toml=str(self.fields),
+            toml=str(self.source.fields),
             fields=tuple(self._with_texts(tally) for tally in self.tallies),
             reasons=tuple(
                 Reason(field=key[0], example=self.examples[key], count=count)
@@ -189,41 +177,6 @@ class _Count:
             lost=tuple(self.source.faults),
             samples=tuple(self.samples),
         )
-
-    def _is_due(self) -> bool:
-        return self.looked_at > self.wanted[len(self.samples)]
-
-    def _read(self, raw: RawRecord, place: int) -> tuple[dict[str, Found], list[FieldError]]:
-        """Every field of a record on its own, so that all that is wrong with it is known."""
-        found: dict[str, Found] = {}
-        errors: list[FieldError] = []
-        parsed: dict[str, Any] = {}
-        for tally in self.tallies:
-            try:
-                one = self._read_field(tally, raw, parsed=parsed, place=place)
-            except FieldError as error:
-                errors.append(error)
-                continue
-            if one is not None:
-                found[tally.name] = one
-        return found, errors
-
-    def _read_field(
-        self, tally: FieldTally, raw: RawRecord, *, parsed: dict[str, Any], place: int
-    ) -> Found | None:
-        name, field, limits = tally.name, tally.field, self.fields.limits
-        try:
-            part = find_part(raw.parts, field.parts, parsed=parsed, limits=limits)
-            if part is None:
-                made = self.alone[name].read(raw)  # a default, nothing, or an error
-                return Found(field.decoder, made[name], None) if name in made else None
-            tally.add_part(part)
-            arrays = field.decoder.decode(part, limits=limits)
-        except DecodeError as error:
-            raise FieldError(name, str(error)) from error
-        measured = measure(field.decoder, part, arrays)
-        tally.add_measured(measured, place)
-        return Found(field.decoder, arrays[0], measured)
 
     def _add_fault(self, fault: Fault) -> None:
         if len(self.first_bad) < FIRST:
@@ -239,26 +192,37 @@ class _Count:
         made = tally.survey()
         if made.duplicates is None:
             return made
-        texts = []
+        texts, limits = [], self.source.fields.limits
         for count, place in made.duplicates.frequent:
             raw = self.source.shards.read(place)
-            part = find_part(raw.parts, tally.field.parts, parsed={}, limits=self.fields.limits)
+            part = find_part(raw.parts, tally.field.parts, parsed={}, limits=limits)
             texts.append((count, text_of(part)))
         return dataclasses.replace(made, frequent=tuple(texts))
 
 
-def _sample(key: str, shard: str, row: int, *, found: Mapping[str, Found]) -> Sample:
+def _nothing() -> None:
+    """A job's only part: the record is its result."""
+
+
+def _sample(looked: Looked) -> Sample:
     pictures: dict[str, np.ndarray] = {}
     texts: dict[str, str] = {}
     values: dict[str, str] = {}
-    for name, one in found.items():
+    for name, one in looked.found.items():
         if isinstance(one.decoder, ImageDecoder):
             pictures[name] = one.array
         elif one.measured is not None and one.measured.text is not None:
             texts[name] = one.measured.text
         else:
             values[name] = _value(one)
-    return Sample(key=key, shard=shard, row=row, pictures=pictures, texts=texts, values=values)
+    return Sample(
+        key=looked.key,
+        shard=looked.shard,
+        row=looked.row,
+        pictures=pictures,
+        texts=texts,
+        values=values,
+    )
 
 
 def _value(found: Found) -> str:

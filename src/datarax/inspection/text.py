@@ -71,8 +71,8 @@ def _duplicates(field: FieldSurvey) -> str:
         return ""
     which = f"{'the first ' if found.is_sample else ''}{number(found.texts)} records"
     lines = [
-        f"{printable(field.name)}: {number(found.different)} different texts in {which}; "
-        f"{number(found.sharing)} of these share theirs with another"
+        f"{printable(field.name)}: of {which}, {number(found.sharing)} share their text with "
+        f"another; different texts: {number(found.different)}"
     ]
     for count, text in field.frequent:
         lines.append(f"  {number(count)} x {shortened(printable(text), _WIDEST)}")

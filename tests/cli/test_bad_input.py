@@ -55,8 +55,8 @@ TRAIN = ("train", "glyphs", "--out", "new")
 BAD = {
     # the command line
     "command": (("trian", "glyphs"), "no such command 'trian': did you mean 'train'?"),
-    "far command": (("dance",), "no such command 'dance': choose from evaluate, report, search"),
-    "quoted command": (("it's",), """no such command "it's": choose from evaluate"""),
+    "far command": (("dance",), "no such command 'dance': choose from convert, embed, evaluate"),
+    "quoted command": (("it's",), """no such command "it's": choose from convert"""),
     "option": (("train", "glyphs", "--ouy", "x"), "no such option '--ouy': did you mean '--out'?"),
     "global option": (("--versoin",), "did you mean '--version'?"),
     "no argument": (("train", "--out", "new"), "missing argument 'DATA_OR_TOML'"),
@@ -92,7 +92,17 @@ BAD = {
         ("train", "mispelt.toml", "--out", "new"),
         "mispelt.toml: no such file or directory; did you mean 'misspelt.toml'?",
     ),
-    "directory as file": (("train", "empty", "--out", "new"), "empty: is a directory"),
+    "no records": (("train", "empty", "--out", "new"), "there are no records in empty"),
+    "no shards": (("train", "none-*.tar", "--out", "new"), "none-*.tar finds no file"),
+    "two files": (
+        ("train", "ranged.toml", "--out", "new", "--config", "typed.toml"),
+        "give one TOML",
+    ),
+    "no settings": (
+        ("train", "empty", "--out", "new", "--config", "notes.txt"),
+        "expected a .toml",
+    ),
+    "embed glyphs": (("embed", "run", "empty", "new"), "glyphs, which has no shards"),
     "text as data": (("train", "notes.txt", "--out", "new"), "expected a data set (glyphs)"),
     # where a run goes
     "in use": (("train", "glyphs", "--out", "run"), "run is not empty: give --resume, --overwrite"),

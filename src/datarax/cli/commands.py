@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from datarax.cli.convert import convert
+from datarax.cli.inspect import inspect
 from datarax.cli.run_directory import check_out, check_resumed, check_run
 from datarax.train.config import GLYPHS, SPLITS, TrainConfig, load_config, merged_settings
 from datarax.train.settings import parse_assignment, suggestion
@@ -43,7 +45,7 @@ def datarax(
 ) -> None:
     """Train on multi-modal records, and search what was learned.
 
-    Start with: datarax train glyphs --out runs/glyphs
+    Start with: datarax train glyphs --out runs/glyphs; for data of your own: datarax inspect DATA
     """
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
@@ -177,7 +179,8 @@ def embed(
 
     A file for each shard; what is there already is not made again.
     """
-    check_run(run)
+    if check_run(run).data == GLYPHS:
+        raise ValueError(f"{run} is a run on {GLYPHS}, which has no shards to embed")
 
     from datarax.train import load_run
     from datarax.train.embed import embed_shards
@@ -197,6 +200,10 @@ def report(run: Run, *, debug: Debug = False) -> None:
     from datarax.train.report import write_report
 
     typer.echo(f"report: {write_report(load_run(run))}")
+
+
+app.command()(inspect)
+app.command()(convert)
 
 
 def _overrides(assignments: list[str]) -> dict[str, Any]:

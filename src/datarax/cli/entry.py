@@ -19,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names and glyphs that the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
+    logging.basicConfig(format="datarax: %(message)s")  # bad records, as they are met
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs tracebacks of what it raises
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     try:

@@ -78,7 +78,8 @@ class Ledger:
         """How many, of which fields."""
         fields = ", ".join(f"{field} {count}" for field, count in sorted(self.by_field.items()))
         where = f", listed in {self.path}" if self.path is not None else ""
-        return f"{self.total} bad records{f' ({fields})' if fields else ''}{where}"
+        records = "1 bad record" if self.total == 1 else f"{self.total} bad records"
+        return f"{records}{f' ({fields})' if fields else ''}{where}"
 
     def _log(self, fault: Fault) -> None:
         if self.total <= _LOGGED_SINGLY:

@@ -260,12 +260,12 @@ def merged_settings(
     file: str | Path | None = None,
 ) -> dict[str, Any]:
     """The settings of `load_config`, without the defaults of the others."""
+    if file is not None and Path(source).suffix == ".toml":
+        raise ValueError(f"give one TOML file: {source} and {file} are two")
+    if file is not None and Path(file).suffix != ".toml":
+        raise ValueError(f"{file}: expected a .toml file of settings")
     settings = read_settings(source)
     if file is not None:
-        if Path(source).suffix == ".toml":
-            raise ValueError(f"give one TOML file: {source} and {file} are two")
-        if Path(file).suffix != ".toml":
-            raise ValueError(f"{file}: expected a .toml file of settings")
         settings = read_settings(file) | settings
     return settings | settings_from(overrides or {}, TrainConfig)
 

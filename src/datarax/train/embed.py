@@ -17,7 +17,6 @@ from datarax.sources.cache import write_atomically
 from datarax.sources.open import open_shards
 from datarax.sources.shard import Shard
 from datarax.sources.sharded import ShardedSource
-from datarax.train.config import GLYPHS
 from datarax.train.data import fields_of, limits_of
 from datarax.train.files import write_file
 from datarax.train.model import FUSED
@@ -47,14 +46,12 @@ def embed_shards(run: Run, data: str, out: str | Path, *, threads: int | None = 
       What was done, in one line.
 
     Raises:
-      ValueError: if the run is of glyphs, `data` has no shards, or `out` holds the embeddings of
+      ValueError: if the run is not on shards, `data` has none, or `out` holds the embeddings of
         other shards or of another model.
       ImportError: without `datarax[parquet]`.
       OSError: if a file cannot be read or written.
     """
     _require_pyarrow()
-    if run.config.data == GLYPHS:
-        raise ValueError(f"{run.path} is a run on {GLYPHS}, which has no shards to embed")
     out = Path(out)
     shards = open_shards(data, limits=limits_of(run.config))
     _check_state(run, shards, out)

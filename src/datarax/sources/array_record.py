@@ -1,7 +1,9 @@
 """Records of ArrayRecord files."""
 
 import os
+import re
 import threading
+import weakref
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,14 +11,18 @@ from typing import Any
 
 import msgpack
 
-from datarax.sources.arrow_cells import KEY
+from datarax.sources.arrow_blocks import one_line
 from datarax.sources.beside import check_size
+from datarax.sources.block_cache import SHARED
 from datarax.sources.files import FilesSource
 from datarax.sources.limits import Limits
-from datarax.sources.paths import file_version, is_url
+from datarax.sources.paths import file_version, is_url, open_binary
 from datarax.sources.record import DecodeError, Fault, RawRecord, RecordError
+from datarax.sources.row_key import KEY, key_of
 
 RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"
+READER_BYTES = 2**20  # what an open reader counts in the cache: 512 files are open at most
+SYSTEM = re.compile(r"\b[a-z]\w*\(\) failed: ")  # how the library tells of a call to the system
 
 
 class ArrayRecordShard:
@@ -27,10 +33,12 @@ class ArrayRecordShard:
 
     What is not as it should be:
 
-    - A file that is cut or empty, or of another format: the library finds no records in it, or
-      cannot open it; then there are none here, and a fault.
-    - A record that is damaged (chunks have checksums), is no such map, or holds another type: it
-      raises. A part beyond `limits.member_bytes` likewise.
+    - A file that is cut or empty, or of another format: no records and a fault. (The library counts
+      0 records in many of them, and is not "ok": so a file that truly has none is told from them,
+      and is no fault.)
+    - A record that is damaged (chunks have checksums), is no such map, has a name twice or another
+      type: it raises. A part beyond `limits.member_bytes`, or that is nested deeper than
+      `limits.json_depth`, likewise.
 
     Args:
       path: a local file.
@@ -43,17 +51,24 @@ class ArrayRecordShard:
     """
 
     def __init__(self, path: str | Path, *, limits: Limits | None = None) -> None:
+        _require_array_record()
         self.name = os.fspath(path)
         self.limits = Limits() if limits is None else limits
         self.faults: tuple[Fault, ...] = ()
         if is_url(self.name):
             raise ValueError(f"{self.name}: ArrayRecord files are read from local disks alone")
         self._size, self._version = file_version(self.name)
+        with open_binary(self.name) as file:
+            file.seek(max(0, self._size - 2**16))
+            self._end = zlib.crc32(file.read())
         self._lock = threading.Lock()
-        self._reader = self._open()
-        self._count = 0 if self._reader is None else self._reader.num_records()
-        if self._reader is not None and self._count == 0:
-            self._lose("no records: the file is empty or cut, or of another format")
+        self._owner = object()
+        weakref.finalize(self, SHARED.drop, self._owner)
+        self._count = 0
+        try:
+            self._count = SHARED.get((self._owner, 0), self._open).num_records()
+        except DecodeError as error:
+            self.faults = (Fault(self.name, reason=str(error)),)
 
     def __len__(self) -> int:
         return self._count
@@ -68,43 +83,59 @@ class ArrayRecordShard:
         """
         if not 0 <= row < len(self):
             raise IndexError(f"record {row} of {len(self)} in {self.name}")
+        key, field = str(row), ""
         try:
-            parts = unpack_parts(self._bytes(row), limits=self.limits)
+            parts = unpack_parts(self._bytes(row))
+            field = KEY
+            key = key_of(parts.pop(KEY, None), row=row)
+            for name, value in parts.items():
+                field = name
+                _check(value, limits=self.limits, depth=0)
         except DecodeError as error:
-            raise RecordError(Fault(self.name, str(row), row, reason=str(error))) from error
-        key = parts.pop(KEY, None)
-        return RawRecord(str(row) if key is None else str(key), parts)
+            raise RecordError(Fault(self.name, key, row, field, str(error))) from error
+        return RawRecord(key, parts)
 
     def identity(self) -> str:
-        """Of the file's name without its folder, its size, its count, and its last bytes."""
-        with open(self.name, "rb") as file:
-            file.seek(max(0, self._size - 2**16))
-            end = zlib.crc32(file.read())
-        return f"{os.path.basename(self.name)} {self._size} {self._count} {end:08x}"
+        """Of the file's name without its folder, its size, its count, and its last 64 KiB."""
+        return f"{os.path.basename(self.name)} {self._size} {self._count} {self._end:08x}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopened, (self.name, self.limits)
 
-    def _open(self) -> Any:
-        module = _require_array_record()
+    def _open(self) -> tuple[Any, int]:
+        if self._size == 0:
+            raise DecodeError("the file is empty")
         try:
-            return module.ArrayRecordReader(self.name, RANDOM_ACCESS)
+            reader = _require_array_record().ArrayRecordReader(self.name, RANDOM_ACCESS)
+            if not reader.ok():
+                reader.close()  # raises what is wrong
+                raise DecodeError("cannot be opened: it is cut, or of another format")
         except (RuntimeError, ValueError) as error:
-            self._lose(f"cannot be opened: {_short(error)}")
-            return None
-
-    def _lose(self, reason: str) -> None:
-        self.faults = (*self.faults, Fault(self.name, reason=reason))
+            raise self._damage(error, "cannot be opened") from error
+        return reader, READER_BYTES
 
     def _bytes(self, row: int) -> bytes:
         if file_version(self.name) != (self._size, self._version):
             raise OSError(f"{self.name} has changed since it was opened first")
+        reader = SHARED.get((self._owner, 0), self._open)
         try:
             with self._lock:
-                (record,) = self._reader.read([row])
+                (record,) = reader.read([row])
         except (RuntimeError, ValueError, IndexError) as error:
-            raise DecodeError(f"cannot be read: {_short(error)}") from error
-        return record
+            raise self._damage(error, "cannot be read") from error
+        return bytes(record)
+
+    def _damage(self, error: Exception, what: str) -> DecodeError:
+        """The error of a record, unless the library speaks of the system.
+
+        Raises:
+          OSError: if it does.
+        """
+        if isinstance(error, DecodeError):
+            return error
+        if SYSTEM.search(str(error)):
+            raise OSError(f"{self.name} {what}: {one_line(error)}") from error
+        return DecodeError(f"{what}: {one_line(error)}")
 
 
 class ArrayRecordSource(FilesSource):
@@ -128,40 +159,50 @@ class ArrayRecordSource(FilesSource):
     suffixes = (".arrayrecord", ".array_record")
 
 
-def unpack_parts(record: bytes, *, limits: Limits) -> dict[str, Any]:
-    """The map that a record holds.
+def unpack_parts(record: bytes) -> dict[str, Any]:
+    """The map that a record holds, its values yet to be checked.
 
     Raises:
-      DecodeError: if it is none, or one of its values is of another type or beyond the limits.
+      DecodeError: if it is none, or has a name twice.
     """
     try:
-        parts = msgpack.unpackb(record, raw=False, strict_map_key=True, ext_hook=_refuse)
+        parts = msgpack.unpackb(
+            record,
+            raw=False,
+            strict_map_key=True,
+            ext_hook=_refuse,
+            object_pairs_hook=_map,
+        )
     except DecodeError:
         raise
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        why = _short(error) or type(error).__name__
-        raise DecodeError(f"is no msgpack map of parts: {why}") from error
+        raise DecodeError(f"is no msgpack map of parts: {one_line(error)}") from error
     if not isinstance(parts, dict) or not all(isinstance(name, str) for name in parts):
         raise DecodeError(f"is no msgpack map of parts, but a {type(parts).__name__}")
-    for name, value in parts.items():
-        try:
-            _check(value, limits)
-        except DecodeError as error:
-            raise DecodeError(f"{name}: {error}") from error
     return parts
 
 
-def _check(value: Any, limits: Limits) -> None:
+def _check(value: Any, *, limits: Limits, depth: int) -> None:
+    if depth > limits.json_depth:
+        raise DecodeError(f"is nested deeper than {limits.json_depth} (Limits.json_depth)")
     if isinstance(value, bytes | str):
         check_size(len(value), limits)
     elif isinstance(value, list):
+        check_size(8 * len(value), limits)
         for entry in value:
-            _check(entry, limits)
+            _check(entry, limits=limits, depth=depth + 1)
     elif isinstance(value, Mapping):
         for entry in value.values():
-            _check(entry, limits)
+            _check(entry, limits=limits, depth=depth + 1)
     elif not isinstance(value, bool | int | float | None):
         raise DecodeError(f"a value of type {type(value).__name__} is not read")
+
+
+def _map(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise DecodeError("a map has a name twice")
+    return found
 
 
 def _refuse(code: int, data: bytes) -> Any:
@@ -178,7 +219,3 @@ def _require_array_record() -> Any:
 
 def _reopened(name: str, limits: Limits) -> ArrayRecordShard:
     return ArrayRecordShard(name, limits=limits)
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

@@ -1,42 +1,54 @@
 """Records of Arrow files and streams."""
 
 import bisect
+import contextlib
 import hashlib
 import itertools
 import os
+import struct
 import weakref
 from pathlib import Path
 from typing import Any
 
-from datarax.sources.arrow_blocks import Block, block_of
-from datarax.sources.arrow_cells import is_damage, require_pyarrow, row_parts
-from datarax.sources.block_cache import BlockCache
+from datarax.sources.arrow_blocks import Block, TableRows, block_of, one_line
+from datarax.sources.arrow_cells import is_damage, require_pyarrow
+from datarax.sources.arrow_messages import (
+    END,
+    FRAME,
+    MAGIC,
+    Message,
+    batches_in_footer,
+    next_message,
+)
+from datarax.sources.block_cache import SHARED, BlockCache
 from datarax.sources.files import FilesSource
 from datarax.sources.limits import Limits
-from datarax.sources.parquet import SHARED
 from datarax.sources.paths import file_version, is_url, open_binary
 from datarax.sources.record import DecodeError, Fault, RawRecord, RecordError
-
-MAGIC = b"ARROW1\0\0"
 
 
 class ArrowShard:
     """The rows of one Arrow file, of the file format or the stream format (as `datasets` writes).
 
-    The parts are those of `ParquetShard`. A local file is mapped into memory, not read; the columns
-    of a record batch are checked when the first of its rows is read.
+    The parts are those of `ParquetShard`. Opening reads the headers alone. A record batch is mapped
+    into memory, decompressed if it is compressed, and checked when the first of its rows is read:
+    do not shorten a file that is in use.
 
     What is not as it should be:
 
     - A file that is cut: the whole record batches before the cut are there; the rest is a fault.
-      That holds for the file format too, whose footer is lost then.
-    - An empty file, or another format: no records and a fault. No rows: no records.
-    - A record batch whose offsets lead out of it, or that cannot be decompressed: each of its rows
-      raises. Arrow has no checksums: a changed byte of data is not noticed.
-    - A cell beyond `limits.member_bytes`, or of a type that is not read: its row raises.
+      That holds for the file format too, whose footer is lost then, and for a stream without its
+      end mark.
+    - An empty file, another format, two columns of one name: no records and a fault. No rows: no
+      records.
+    - A record batch whose buffers overlap or lead out of it: it ends what is there, like a cut.
+    - A record batch whose values contradict each other, or that cannot be decompressed or would
+      take more than `limits.unpacked_bytes`: each of its rows raises. Arrow has no checksums: a
+      changed byte of data is not noticed.
+    - A cell beyond `limits.member_bytes`: its row raises. A type that is not read: a fault.
 
     Args:
-      path: a file or a URL; what lies behind a URL is read whole.
+      path: a file or a URL; what lies behind a URL is read whole, and kept.
       limits: on cells; `None` is the usual ones.
       cache: where checked batches are kept; `None` is one of 512 MiB for all shards.
 
@@ -54,10 +66,17 @@ class ArrowShard:
         self.faults: tuple[Fault, ...] = ()
         self._cache = SHARED if cache is None else cache
         self._size, self._version = file_version(self.name)
-        self._batches: list[Any] = []
+        self._content = self._download() if is_url(self.name) else None
+        self._messages: list[Message] = []
+        self._batches: list[Message] = []
+        self._rows: TableRows | None = None
         self._schema: Any = None
-        self._read_batches()
-        self._ends = list(itertools.accumulate(batch.num_rows for batch in self._batches))
+        self._digest = hashlib.blake2b(digest_size=8)
+        if self._size == 0:
+            self._lose("the file is empty")
+        else:
+            self._read_headers()
+        self._ends = list(itertools.accumulate(batch.rows for batch in self._batches))
         self._owner = object()
         weakref.finalize(self, self._cache.drop, self._owner)
 
@@ -72,73 +91,129 @@ class ArrowShard:
           RecordError: if its batch is damaged, or a cell is refused.
           OSError: if the file cannot be read, or has changed.
         """
-        if not 0 <= row < len(self):
+        if not 0 <= row < len(self) or self._rows is None:
             raise IndexError(f"record {row} of {len(self)} in {self.name}")
         place = bisect.bisect_right(self._ends, row)
         try:
-            block = self._cache.get((self._owner, place), lambda: self._check(place))
-            batch, inside = block.locate(row - (self._ends[place - 1] if place else 0))
-            key, parts = row_parts(
-                batch,
-                inside,
-                schema=block.schema,
-                folder=os.path.dirname(self.name),
-                limits=self.limits,
-            )
+            block = self._cache.get((self._owner, place), lambda: self._read_batch(place))
         except DecodeError as error:
             raise RecordError(Fault(self.name, str(row), row, reason=str(error))) from error
-        return RawRecord(str(row) if key is None else key, parts)
+        inside = row - (self._ends[place - 1] if place else 0)
+        return self._rows.record(block, inside, row=row)
 
     def identity(self) -> str:
-        """Of the file's name without its folder, its size, and the rows of its batches."""
-        text = f"{self._schema} {self._ends}"
-        digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-        return f"{os.path.basename(self.name)} {self._size} {digest}"
+        """Of the file's name without its folder, its size, and the headers of its messages."""
+        return f"{os.path.basename(self.name)} {self._size} {self._digest.hexdigest()}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopened, (self.name, self.limits)
 
-    def _read_batches(self) -> None:
-        pa = require_pyarrow()
-        if self._size == 0:
-            self._lose("the file is empty")
-            return
-        source = self._open()
-        is_file = source.read(len(MAGIC)) == MAGIC
-        source.seek(len(MAGIC) if is_file else 0)  # the file format is a stream in a frame
-        try:
-            reader = pa.ipc.open_stream(source)
-            self._schema = reader.schema
-            while (batch := _next(reader)) is not None:
-                self._batches.append(batch)
-        except Exception as error:
-            if not is_damage(error):
-                raise
-            self._lose(f"after {len(self._batches)} whole record batches: {_short(error)}")
-            return
-        if is_file and not _has_end(source, self._size):
-            self._lose(f"after {len(self._batches)} whole record batches: the file is cut")
-
-    def _open(self) -> Any:
-        pa = require_pyarrow()
-        if not is_url(self.name):
-            return pa.memory_map(self.name)
-        with open_binary(self.name) as file:
-            return pa.BufferReader(file.read())
-
     def _lose(self, reason: str) -> None:
         self.faults = (*self.faults, Fault(self.name, reason=reason))
 
-    def _check(self, place: int) -> tuple[Block, int]:
+    def _download(self) -> Any:
+        with open_binary(self.name) as file:
+            return require_pyarrow().py_buffer(file.read())
+
+    def _open(self) -> Any:
+        pa = require_pyarrow()
+        return pa.memory_map(self.name) if self._content is None else pa.BufferReader(self._content)
+
+    def _read_headers(self) -> None:
+        with self._open() as source:
+            try:
+                is_file = source.read(FRAME).rstrip(b"\0") == MAGIC
+                source.seek(FRAME if is_file else 0)  # the file format is a stream in a frame
+                stop, footer = self._footer(source) if is_file else (self._size, b"")
+                self._read_messages(source, stop)
+                self._check_end(source, stop, footer)
+            except Exception as error:
+                if not is_damage(error):
+                    raise
+                self._lose(f"after {len(self._batches)} record batches: {one_line(error)}")
+
+    def _footer(self, source: Any) -> tuple[int, bytes]:
+        """Where the footer of the file format begins, and what is in it; the end if it lacks."""
+        place = source.tell()
+        source.seek(max(0, self._size - 10))
+        length, mark = struct.unpack("<i6s", source.read(10).rjust(10, b"\0"))
+        start = self._size - 10 - length
+        footer = b""
+        if mark == MAGIC and FRAME <= start < self._size - 10:
+            source.seek(start)
+            footer = source.read(length)
+        source.seek(place)
+        return (start, footer) if footer else (self._size, b"")
+
+    def _read_messages(self, source: Any, stop: int) -> None:
+        pa = require_pyarrow()
+        while source.tell() < stop and (found := next_message(source)) is not None:
+            message, header = found
+            if message.stop > stop or not self._is_due(message):
+                raise DecodeError(f"a {message.kind} where there should be none")
+            self._digest.update(header)
+            if message.kind == "schema":
+                source.seek(message.start)
+                schema = pa.ipc.read_schema(pa.ipc.read_message(source))
+                folder = os.path.dirname(self.name)
+                self._rows = TableRows(self.name, schema, folder=folder, limits=self.limits)
+                self._schema = schema
+                self.faults = (*self.faults, *self._rows.faults)
+            self._messages.append(message)
+            if message.kind == "record batch":
+                self._batches.append(message)
+
+    def _is_due(self, message: Message) -> bool:
+        """Whether a message may come here: the schema first, dictionaries if it speaks of some."""
+        if self._rows is None:
+            return message.kind == "schema"
+        if message.kind == "dictionary":
+            return "dictionary<" in str(self._schema)
+        return message.kind == "record batch"
+
+    def _check_end(self, source: Any, stop: int, footer: bytes) -> None:
+        place = source.tell()
+        if footer:
+            listed = batches_in_footer(footer)
+            if place != stop or listed != len(self._batches):
+                raise DecodeError(f"the footer lists {listed} batches; the file was changed")
+            return
+        source.seek(max(0, place - len(END)))
+        ends = source.read(len(END))[-4:] == END[-4:]  # old writers leave the first four out
+        if not ends or place < stop:
+            raise DecodeError("the file is cut here, or damaged: there is no end mark at its end")
+
+    def _read_batch(self, place: int) -> tuple[Block, int]:
         if file_version(self.name) != (self._size, self._version):
             raise OSError(f"{self.name} has changed since it was opened first")
+        message = self._batches[place]
+        most = self.limits.unpacked_bytes
+        if message.unpacked > most:
+            said = f"takes {message.unpacked} bytes, at most {most} (Limits.unpacked_bytes)"
+            raise DecodeError(f"record batch {place} {said}")
         try:
-            block = block_of(self._schema, [self._batches[place]])
+            block = block_of([self._decode(message)])
         except Exception as error:
             if not is_damage(error):
                 raise
-            raise DecodeError(f"record batch {place} is damaged: {_short(error)}") from error
+            raise DecodeError(f"record batch {place} is damaged: {one_line(error)}") from error
+        if len(block) != message.rows:
+            raise DecodeError(f"record batch {place} has {len(block)} rows, not {message.rows}")
         return block, block.size
+
+    def _decode(self, batch: Message) -> Any:
+        pa = require_pyarrow()
+        before = [message for message in self._messages if message.start < batch.start]
+        with self._open() as source, contextlib.ExitStack() as stack:
+            if all(message.kind != "dictionary" for message in before):
+                source.seek(batch.start)
+                return pa.ipc.read_record_batch(pa.ipc.read_message(source), self._schema)
+            parts = []  # pyarrow takes dictionaries from streams alone
+            for message in [m for m in before if m.kind != "record batch"] + [batch]:
+                source.seek(message.start)
+                parts.append(source.read(message.stop - message.start))
+            reader = stack.enter_context(pa.ipc.open_stream(b"".join(parts) + END))
+            return reader.read_next_batch()
 
 
 class ArrowSource(FilesSource):
@@ -162,23 +237,5 @@ class ArrowSource(FilesSource):
     suffixes = (".arrow", ".arrows", ".ipc", ".feather")
 
 
-def _next(reader: Any) -> Any:
-    try:
-        return reader.read_next_batch()
-    except StopIteration:
-        return None
-
-
-def _has_end(source: Any, size: int) -> bool:
-    """Whether the file format's own mark stands at the end."""
-    mark = MAGIC.rstrip(b"\0")
-    source.seek(max(0, size - len(mark)))
-    return source.read(len(mark)) == mark
-
-
 def _reopened(name: str, limits: Limits) -> ArrowShard:
     return ArrowShard(name, limits=limits)
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

@@ -73,3 +73,6 @@ class BlockCache:
                 self.held -= self._kept.popitem(last=False)[1][1]
             del self._coming[key]
         coming.set_result(value)
+
+
+SHARED = BlockCache()

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from datarax.sources.arrow_cells import FILE, KEY
+from datarax.sources.arrow_cells import FILE
 from datarax.sources.beside import read_beside
 from datarax.sources.decode_json import parse_json
 from datarax.sources.files import FilesSource
 from datarax.sources.limits import Limits
 from datarax.sources.record import DecodeError, Fault, RawRecord, RecordError
+from datarax.sources.row_key import KEY
 from datarax.sources.tar_bytes import open_bytes
 
 BLOCK = 2**22

@@ -4,41 +4,46 @@ import bisect
 import hashlib
 import itertools
 import os
+import struct
 import weakref
 from pathlib import Path
 from typing import Any
 
-from datarax.sources.arrow_blocks import Block, block_of
-from datarax.sources.arrow_cells import is_damage, require_pyarrow, row_parts
-from datarax.sources.block_cache import BlockCache
+from datarax.sources.arrow_blocks import Block, TableRows, block_of, one_line
+from datarax.sources.arrow_cells import is_damage, require_pyarrow
+from datarax.sources.block_cache import SHARED, BlockCache
 from datarax.sources.files import FilesSource
 from datarax.sources.limits import Limits
 from datarax.sources.paths import file_version, is_url, open_binary
 from datarax.sources.record import DecodeError, Fault, RawRecord, RecordError
 
-SHARED = BlockCache()
+BATCH_ROWS = 1024
 
 
 class ParquetShard:
     """The rows of one Parquet file; a part is a column, by name.
 
     Text, bytes, numbers, truth values, lists, structs and maps arrive as such (lists of numbers as
-    arrays), the large and view types and dictionaries likewise; decimals and dates as text, spans
-    of time as seconds. A struct `{bytes, path}`, as Hugging Face writes images and sounds, arrives
-    as its bytes, read from `path` where these are null: a file in the shard's folder or below, and
-    nowhere else. A column `__key__` is the record's key; else the row number is.
+    arrays), the large and view types and dictionaries likewise; decimals and points in time as text
+    (ISO 8601, in UTC where there is a time zone), spans of time as seconds. A struct
+    `{bytes, path}`, as Hugging Face writes images and sounds, arrives as its bytes, read from
+    `path` where these are null: a file in the shard's folder or below, and nowhere else. A column
+    `__key__` is the record's key; else the row number is.
 
-    A row group is decoded whole, and the last used ones stay in memory (`block_cache`): for random
+    A row group is decoded whole, and the last used ones stay in memory (`BlockCache`): for random
     order write small ones (`datarax convert` does).
 
     What is not as it should be:
 
-    - A file without a footer that can be read (empty, cut, another format): no records and a fault.
+    - A file without a footer that can be read (empty, cut, another format), whose footer
+      contradicts itself, or with two columns of one name: no records and a fault.
     - No rows: no records.
     - A row group that cannot be decoded, does not have the rows that the footer says, or takes more
       than `limits.unpacked_bytes`: each of its rows raises. Checksums of pages are verified where
       the writer left them (`write_page_checksum`); without, a changed byte of data may go unseen.
-    - A cell beyond `limits.member_bytes`, or of a type that is not read: its row raises.
+      Footers and the headers of pages have none: a changed name of a column is another column.
+    - A cell beyond `limits.member_bytes`: its row raises. A column of a type that is not read: a
+      fault, and the records lack it.
 
     Args:
       path: a file or a URL.
@@ -59,11 +64,10 @@ class ParquetShard:
         self.faults: tuple[Fault, ...] = ()
         self._cache = SHARED if cache is None else cache
         self._size, self._version = file_version(self.name)
-        self._metadata = self._read_footer()
-        groups = range(0 if self._metadata is None else self._metadata.num_row_groups)
-        counts = [self._metadata.row_group(group).num_rows for group in groups]
-        if any(count < 0 for count in counts):
-            counts = self._lose("the footer counts rows below 0")
+        self._metadata: Any = None
+        self._rows: TableRows | None = None
+        self._digest = ""
+        counts = self._read_footer()
         self._ends = list(itertools.accumulate(counts))
         self._owner = object()
         weakref.finalize(self, self._cache.drop, self._owner)
@@ -79,86 +83,87 @@ class ParquetShard:
           RecordError: if it cannot be decoded, or a cell is refused.
           OSError: if the file cannot be read, or has changed.
         """
-        if not 0 <= row < len(self):
+        if not 0 <= row < len(self) or self._rows is None:
             raise IndexError(f"record {row} of {len(self)} in {self.name}")
         group = bisect.bisect_right(self._ends, row)
         try:
             block = self._cache.get((self._owner, group), lambda: self._read_group(group))
-            batch, inside = block.locate(row - (self._ends[group - 1] if group else 0))
-            key, parts = row_parts(
-                batch,
-                inside,
-                schema=block.schema,
-                folder=os.path.dirname(self.name),
-                limits=self.limits,
-            )
         except DecodeError as error:
             raise RecordError(Fault(self.name, str(row), row, reason=str(error))) from error
-        return RawRecord(str(row) if key is None else key, parts)
+        inside = row - (self._ends[group - 1] if group else 0)
+        return self._rows.record(block, inside, row=row)
 
     def identity(self) -> str:
-        """Of the file's name without its folder, its size, and the footer."""
-        digest = hashlib.blake2b(digest_size=8)
-        for group in range(len(self._ends)):
-            columns = self._metadata.row_group(group)
-            for place in range(columns.num_columns):
-                column = columns.column(place)
-                digest.update(f"{column.path_in_schema} {column.file_offset} ".encode())
-                digest.update(f"{column.total_compressed_size} {column.num_values};".encode())
-        return f"{os.path.basename(self.name)} {self._size} {digest.hexdigest()}"
+        """Of the file's name without its folder, its size, and its footer."""
+        return f"{os.path.basename(self.name)} {self._size} {self._digest}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopened, (self.name, self.limits)
 
-    def _lose(self, reason: str) -> list[int]:
-        self.faults = (*self.faults, Fault(self.name, reason=reason))
-        return []
-
-    def _read_footer(self) -> Any:
+    def _read_footer(self) -> list[int]:
+        """The rows of each row group; none, and a fault, if that cannot be known."""
         from pyarrow import parquet
 
         with open_binary(self.name) as file:
+            self._digest = _footer_digest(file, self._size)
             try:
-                return parquet.read_metadata(file)
+                file.seek(0)
+                self._metadata = parquet.read_metadata(file)
+                schema = self._metadata.schema.to_arrow_schema()
+                folder = os.path.dirname(self.name)
+                self._rows = TableRows(self.name, schema, folder=folder, limits=self.limits)
+                counts = _group_rows(self._metadata)
             except Exception as error:
                 if not is_damage(error):
                     raise
-                self._lose(f"no Parquet footer can be read: {_short(error)}")
-                return None
+                reason = f"no Parquet footer can be read: {one_line(error)}"
+                self.faults = (Fault(self.name, reason=reason),)
+                return []
+        self.faults = tuple(self._rows.faults)
+        return counts
 
     def _read_group(self, group: int) -> tuple[Block, int]:
-        from pyarrow import parquet
-
         if file_version(self.name) != (self._size, self._version):
             raise OSError(f"{self.name} has changed since it was opened first")
-        size = self._metadata.row_group(group).total_byte_size
-        if not 0 <= size <= self.limits.unpacked_bytes:
-            most = f"at most {self.limits.unpacked_bytes} (Limits.unpacked_bytes)"
-            raise DecodeError(f"row group {group} takes {size} bytes, {most}")
+        found = self._metadata.row_group(group)
+        self._check_size(group, found.total_byte_size)
         try:
-            table = self._decode(parquet, group)
-            block = block_of(table.schema, table.to_batches())
+            block = block_of(self._decode(group))
         except DecodeError:
             raise
         except Exception as error:
             if not is_damage(error):
                 raise
-            raise DecodeError(f"row group {group} cannot be decoded: {_short(error)}") from error
-        expected = self._metadata.row_group(group).num_rows
-        if len(block) != expected:
-            raise DecodeError(f"row group {group} has {len(block)} rows, {expected} in the footer")
+            raise DecodeError(f"row group {group} cannot be decoded: {one_line(error)}") from error
+        if len(block) != found.num_rows:
+            rows = found.num_rows
+            raise DecodeError(f"row group {group} has {len(block)} rows, {rows} in the footer")
         return block, block.size
 
-    def _decode(self, parquet: Any, group: int) -> Any:
-        options = {"page_checksum_verification": True, "pre_buffer": False}
-        if not is_url(self.name):
-            with parquet.ParquetFile(self.name, metadata=self._metadata, **options) as opened:
-                return opened.read_row_group(group, use_threads=False)
-        with (
-            open_binary(self.name) as file,
-            parquet.ParquetFile(file, metadata=self._metadata, **options) as opened,
-        ):
-            return opened.read_row_group(group, use_threads=False)
+    def _decode(self, group: int) -> list[Any]:
+        """The batches of a row group, read until they take more than the limit."""
+        from pyarrow import parquet
+
+        with open_binary(self.name) as file:
+            opened = parquet.ParquetFile(
+                file if is_url(self.name) else self.name,
+                metadata=self._metadata,
+                page_checksum_verification=True,
+                pre_buffer=False,
+            )
+            batches, size = [], 0
+            with opened:
+                for batch in opened.iter_batches(BATCH_ROWS, row_groups=[group], use_threads=False):
+                    batches.append(batch)
+                    size += batch.nbytes
+                    self._check_size(group, size)
+        return batches
+
+    def _check_size(self, group: int, size: int) -> None:
+        most = self.limits.unpacked_bytes
+        if not 0 <= size <= most:
+            said = f"takes {size} bytes, at most {most} (Limits.unpacked_bytes)"
+            raise DecodeError(f"row group {group} {said}")
 
 
 class ParquetSource(FilesSource):
@@ -183,9 +188,26 @@ class ParquetSource(FilesSource):
     suffixes = (".parquet",)
 
 
+def _footer_digest(file: Any, size: int) -> str:
+    """A digest of the footer; of what stands at the end if there is none."""
+    file.seek(max(0, size - 8))
+    (length,) = struct.unpack("<I", file.read(8)[:4].rjust(4, b"\0"))
+    start = size - 8 - length
+    file.seek(start if start >= 0 else max(0, size - 2**16))
+    return hashlib.blake2b(file.read(), digest_size=8).hexdigest()
+
+
+def _group_rows(metadata: Any) -> list[int]:
+    """The rows of each row group. (pyarrow aborts when asked for a column that the footer lacks.)
+
+    Raises:
+      ValueError: if they are not those of the file together.
+    """
+    counts = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    if any(count < 0 for count in counts) or sum(counts) != metadata.num_rows:
+        raise ValueError(f"row groups of {counts[:8]}... rows are {metadata.num_rows} together")
+    return counts
+
+
 def _reopened(name: str, limits: Limits) -> ParquetShard:
     return ParquetShard(name, limits=limits)
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

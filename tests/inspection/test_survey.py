@@ -186,6 +186,14 @@ def test_what_is_skipped_is_not_bad(paths):
     found = survey(TarSource(paths, fields=fields))
     assert (found.good, found.bad, found.skipped) == (5, 0, 35)
     assert found.reasons == ()
+    assert by_name(found)["caption"].present == 39  # told of all, also of those left out
+
+
+def test_a_record_is_bad_if_that_is_met_before_what_it_is_skipped_for(paths):
+    fields = {"caption": FIELDS["caption"], "sound": {**FIELDS["sound"], "missing": "skip"}}
+    found = survey(TarSource(paths, fields=fields))
+    assert (found.good, found.bad, found.skipped) == (5, 2, 33)
+    assert [fault.field for fault in found.first_bad] == ["caption", "caption"]
 
 
 def test_the_samples_are_evenly_spread_and_good(paths, found):

@@ -13,6 +13,8 @@ from conversion_samples import SAMPLES, contents, members, tar_file
 from pyarrow import ipc, parquet
 
 from datarax.conversion import FORMATS, convert_shards
+from datarax.conversion.plain_values import same
+from datarax.conversion.write_array_record import write_array_record
 from datarax.conversion.write_tables import Columns, write_arrow, write_parquet
 from datarax.conversion.write_tar import write_tar
 from datarax.sources.record import RawRecord
@@ -160,6 +162,71 @@ def test_batches_hold_at_most_128_records_or_32_mib(tmp_path, write):
 def test_what_does_not_fit_a_column_is_refused(tmp_path, records, match):
     with pytest.raises(ValueError, match=match):
         table(tmp_path, *records)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("known", "value"),
+    [({"a": 1}, {"b": 1}), ({"a": [{"b": 1}]}, {"a": [{"b": 1, "c": 2}]}), ([[1]], [[1], None, 2])],
+)
+def test_what_a_column_would_lose_is_refused(tmp_path, known, value):
+    columns = Columns()
+    columns.add(record("a", x=known))
+    with pytest.raises(ValueError, match="'b', part 'x': does not fit"):
+        write_arrow(tmp_path / "t", [record("b", x=value)], schema=columns.schema())
+
+
+@pytest.mark.parametrize(
+    ("value", "kept", "expected"),
+    [
+        ([1.5, float("nan")], [1.5, float("nan")], True),
+        ([1.5], [1.25], False),
+        ([1], [1.0], True),
+        ([True], [1], False),
+        ([1], [True], False),
+        ({"a": None}, {}, True),
+        ({}, {"a": 0}, False),
+        ([1], [1, 2], False),
+        ("a", b"a", False),
+    ],
+)
+def test_same(value, kept, expected):
+    assert same(value, kept) is expected
+
+
+def test_a_changed_byte_of_a_parquet_page_is_found(tmp_path):
+    table(tmp_path, record(x=np.random.default_rng(0).bytes(1000)))
+    path = tmp_path / "t.parquet"
+    column = parquet.read_metadata(path).row_group(0).column(1)
+    data = bytearray(path.read_bytes())
+    data[column.data_page_offset + column.total_compressed_size - 100] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(OSError, match="CRC"):
+        parquet.read_table(path, page_checksum_verification=True)
+
+
+def test_an_array_record_is_written_for_random_access(tmp_path):
+    value = record("ä", b=b"\xff", n=None, a=np.float32([0.5]), d={"x": [1, True, "t"]})
+    write_array_record(tmp_path / "x", [value, record("b")])
+    reader = ArrayRecordReader(str(tmp_path / "x"))
+    assert "group_size:1," in reader.writer_options_string()
+    reader.close()
+    first = {"__key__": "ä", "b": b"\xff", "n": None, "a": [0.5], "d": {"x": [1, True, "t"]}}
+    assert read_array_record(tmp_path / "x") == [first, {"__key__": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("parts", "match"),
+    [
+        ({"__key__": "c"}, "'k', part '__key__': the name is taken"),
+        ({"x": 2**64}, "'k' cannot be msgpack"),
+        ({"x": 1j}, "'k' cannot be msgpack"),
+        ({"x": "\ud800"}, "'k' cannot be msgpack"),
+    ],
+)
+def test_what_msgpack_cannot_hold_is_refused(tmp_path, parts, match):
+    with pytest.raises(ValueError, match=match):
+        write_array_record(tmp_path / "x", [RawRecord("k", parts)])
     assert list(tmp_path.iterdir()) == []
 
 

@@ -129,6 +129,7 @@ def test_a_huge_range_is_refused_at_once(pattern):
         ("memory://s/b.tar", ["memory://s/b.tar"]),
         ("memory://s", ["memory:///s/a.tar", "memory:///s/b.tar"]),
         ("memory://s/*.tar", ["memory:///s/a.tar", "memory:///s/b.tar"]),
+        ("memory://s/*", ["memory:///s/a.tar", "memory:///s/b.tar", "memory:///s/c.txt"]),
         ("memory://s/**/d.tar", ["memory:///s/in/d.tar"]),
         ("memory://s/{b,a}.tar", ["memory://s/b.tar", "memory://s/a.tar"]),
     ],
@@ -141,6 +142,12 @@ def test_urls(store, given, found):
             file.seek(2)
             content = file.read()
         assert f"s/{content.decode()}" == url.split("://")[1].lstrip("/")
+
+
+def test_without_suffixes_a_directory_behind_a_url_is_all_its_files(store):
+    assert expand_paths("memory://s") == [
+        f"memory:///s/{name}" for name in ("a.tar", "b.tar", "c.txt")
+    ]
 
 
 @pytest.mark.parametrize("url", ["memory://s/z.tar", "memory://s/z*", "memory://none"])

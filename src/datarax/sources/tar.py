@@ -24,7 +24,9 @@ class TarShard:
     The key is a member's name up to the first dot of its last step, directories included (`./` and
     doubled slashes left out); the suffix is what follows that dot, in lower case. Members of one
     key are one record wherever they lie, also between those of others. Nothing is extracted:
-    members are read at their offsets, which are kept in an index (see `load_index`).
+    members are read at their offsets. The first to open a tar reads all its headers (100,000 in
+    about 2 s) and keeps the index as `<path>.datarax-index`, in the cache directory where that
+    cannot be written, or not at all; it is made anew when size, time or either end differ.
 
     What is not as it should be:
 

@@ -67,10 +67,11 @@ class ArrowShard:
         self._cache = SHARED if cache is None else cache
         self._size, self._version = file_version(self.name)
         self._content = self._download() if is_url(self.name) else None
-        self._messages: list[Message] = []
+        self._dictionaries: list[Message] = []
         self._batches: list[Message] = []
         self._rows: TableRows | None = None
         self._schema: Any = None
+        self._first: Any = None
         self._digest = hashlib.blake2b(digest_size=8)
         if self._size == 0:
             self._lose("the file is empty")
@@ -125,8 +126,8 @@ class ArrowShard:
                 is_file = source.read(FRAME).rstrip(b"\0") == MAGIC
                 source.seek(FRAME if is_file else 0)  # the file format is a stream in a frame
                 stop, footer = self._footer(source) if is_file else (self._size, b"")
-                self._read_messages(source, stop)
-                self._check_end(source, stop, footer)
+                marked = self._read_messages(source, stop)
+                self._check_end(source.tell(), stop=stop, footer=footer, marked=marked)
             except Exception as error:
                 if not is_damage(error):
                     raise
@@ -145,9 +146,12 @@ class ArrowShard:
         source.seek(place)
         return (start, footer) if footer else (self._size, b"")
 
-    def _read_messages(self, source: Any, stop: int) -> None:
+    def _read_messages(self, source: Any, stop: int) -> bool:
+        """Take in the messages before `stop`; whether they end with a mark of the end."""
         pa = require_pyarrow()
-        while source.tell() < stop and (found := next_message(source)) is not None:
+        while (place := source.tell()) < stop:
+            if (found := next_message(source)) is None:
+                return bool(source.tell() > place)
             message, header = found
             if message.stop > stop or not self._is_due(message):
                 raise DecodeError(f"a {message.kind} where there should be none")
@@ -157,11 +161,13 @@ class ArrowShard:
                 schema = pa.ipc.read_schema(pa.ipc.read_message(source))
                 folder = os.path.dirname(self.name)
                 self._rows = TableRows(self.name, schema, folder=folder, limits=self.limits)
-                self._schema = schema
+                self._schema, self._first = schema, message
                 self.faults = (*self.faults, *self._rows.faults)
-            self._messages.append(message)
             if message.kind == "record batch":
                 self._batches.append(message)
+            if message.kind == "dictionary":
+                self._dictionaries.append(message)
+        return False
 
     def _is_due(self, message: Message) -> bool:
         """Whether a message may come here: the schema first, dictionaries if it speaks of some."""
@@ -171,17 +177,13 @@ class ArrowShard:
             return "dictionary<" in str(self._schema)
         return message.kind == "record batch"
 
-    def _check_end(self, source: Any, stop: int, footer: bytes) -> None:
-        place = source.tell()
-        if footer:
-            listed = batches_in_footer(footer)
-            if place != stop or listed != len(self._batches):
-                raise DecodeError(f"the footer lists {listed} batches; the file was changed")
-            return
-        source.seek(max(0, place - len(END)))
-        ends = source.read(len(END))[-4:] == END[-4:]  # old writers leave the first four out
-        if not ends or place < stop:
+    def _check_end(self, place: int, *, stop: int, footer: bytes, marked: bool) -> None:
+        if self._rows is None:
+            raise DecodeError("there is no schema")
+        if place != stop or not (marked or footer):
             raise DecodeError("the file is cut here, or damaged: there is no end mark at its end")
+        if footer and (listed := batches_in_footer(footer)) != len(self._batches):
+            raise DecodeError(f"the footer lists {listed} batches: it is of another file")
 
     def _read_batch(self, place: int) -> tuple[Block, int]:
         if file_version(self.name) != (self._size, self._version):
@@ -203,13 +205,13 @@ class ArrowShard:
 
     def _decode(self, batch: Message) -> Any:
         pa = require_pyarrow()
-        before = [message for message in self._messages if message.start < batch.start]
+        before = [message for message in self._dictionaries if message.start < batch.start]
         with self._open() as source, contextlib.ExitStack() as stack:
-            if all(message.kind != "dictionary" for message in before):
+            if not before:
                 source.seek(batch.start)
                 return pa.ipc.read_record_batch(pa.ipc.read_message(source), self._schema)
             parts = []  # pyarrow takes dictionaries from streams alone
-            for message in [m for m in before if m.kind != "record batch"] + [batch]:
+            for message in [self._first, *before, batch]:
                 source.seek(message.start)
                 parts.append(source.read(message.stop - message.start))
             reader = stack.enter_context(pa.ipc.open_stream(b"".join(parts) + END))

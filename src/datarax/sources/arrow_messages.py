@@ -82,8 +82,8 @@ def _batch(header: bytes, body: Any, *, is_dictionary: bool) -> tuple[int, int]:
     at = _field(header, table, 0)
     rows = struct.unpack_from("<q", header, at)[0] if at else 0
     nodes, columns = _vector(header, table, 1)
-    if columns and struct.unpack_from("<q", header, nodes)[0] != rows:
-        raise DecodeError(f"a record batch of {rows} rows has a column of another length")
+    if not columns or struct.unpack_from("<q", header, nodes)[0] != rows:
+        raise DecodeError(f"a record batch of {rows} rows has no column of as many")
     spans = list(_buffers(header, table))
     size = body.size if body is not None else 0
     edges = [0, *itertools.chain.from_iterable((a, a + n) for a, n in spans if n), size]

@@ -60,6 +60,10 @@ def test_without_suffixes_a_directory_is_all_its_visible_files(folder):
     assert expand_paths(folder) == [str(folder / name) for name in ("a.TAR", "b.tar", "c.txt")]
 
 
+def test_suffixes_are_of_any_case(folder):
+    assert expand_paths(".", suffixes=(".TAR", ".Txt")) == ["./a.TAR", "./b.tar", "./c.txt"]
+
+
 def test_a_file_of_that_very_name_comes_first(folder):
     for name in ("x[1].tar", "x{1,2}.tar", "x{1..2}.tar"):
         Path(name).touch()

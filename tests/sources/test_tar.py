@@ -12,7 +12,7 @@ from datarax.sources.limits import Limits
 from datarax.sources.paths import INDEX_SUFFIX
 from datarax.sources.record import Fault, RecordError
 from datarax.sources.tar import TarShard, TarSource
-from datarax.sources.tar_bytes import MOST_KEPT_OPEN, LocalBytes
+from datarax.sources.tar_bytes import MOST_KEPT_OPEN, REMOTE_BLOCK, LocalBytes, open_bytes
 
 FIELDS = {
     "name": {"from": "txt", "decode": "text", "length": 8},
@@ -66,6 +66,15 @@ def test_records_are_those_that_tarfile_finds(tmp_path, names, format):
     assert contents(made) == contents(kept) == by_tarfile(path)
     assert made.faults == kept.faults == ()
     assert (made.name, len(made)) == (str(path), len(by_tarfile(path)))
+
+
+def test_parts_are_in_the_order_of_the_tar(tmp_path):
+    names = [f"{n}.{part}" for n in range(40) for part in "abcd"]
+    names = np.random.default_rng(0).permutation(names).tolist()
+    made = shard(tmp_path, [(name, b"") for name in names])
+    parts = [f"{key}.{part}" for key, parts in contents(made) for part in parts]
+    keys = list(dict.fromkeys(name.split(".")[0] for name in names))
+    assert parts == sorted(names, key=lambda name: keys.index(name.split(".")[0]))
 
 
 def test_a_step_of_one_dot_and_doubled_slashes_are_no_part_of_a_key(tmp_path):
@@ -274,7 +283,29 @@ def test_a_url_is_read_as_a_file_is(tmp_path, cache):
     files.rm("/tars", recursive=True)
 
 
-def test_the_identity_is_of_name_size_and_headers_and_not_of_the_place(tmp_path):
+def test_a_url_is_gone_through_in_blocks():
+    files = fsspec.filesystem("memory")
+    data = np.random.default_rng(0).bytes(2 * REMOTE_BLOCK + 1000)
+    files.pipe("memory://large", data)
+    read = open_bytes("memory://large").reader()
+    half = REMOTE_BLOCK // 2
+    for offset, size in [(0, 512), (512, 9), (half, half), (half, half + 1), (3, 2), (7, 0),
+                         (2 * REMOTE_BLOCK, 1000), (5, REMOTE_BLOCK + 99)]:  # fmt: skip
+        assert read(offset, size) == data[offset : offset + size]
+    files.rm("/large")
+
+
+@pytest.mark.parametrize("name", ["._1.txt", "README"])
+def test_a_cut_in_a_member_of_no_record_leaves_the_last_record_in_doubt(tmp_path, name):
+    data = tar_bytes([("0.txt", b"0"), ("1.txt", b"1"), (name, bytes(600)), ("1.json", b"1")])
+    made = TarShard(write_old(tmp_path / "a.tar", data[: 5 * 512 + 100]))
+    assert [key for key, _ in contents(made)] == ["0"]
+    assert [(fault.key, fault.reason) for fault in made.faults] == [
+        ("1", "the tar is cut at byte 2660")
+    ]
+
+
+def test_the_identity_is_of_name_and_headers_and_not_of_the_place(tmp_path):
     made = shard(tmp_path, numbered(3))
     (tmp_path / "b").mkdir()
     os.utime(write_old(tmp_path / "b" / "a.tar", tar_bytes(numbered(3))), ns=(5, 5))

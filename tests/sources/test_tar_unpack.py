@@ -58,8 +58,20 @@ def test_another_version_is_unpacked_anew(tmp_path):
     write_old(path, gzip.compress(tar_bytes(numbered(30))))
     assert (len(TarShard(path)), len(first)) == (30, 20)
     assert TarShard(path).identity() != first.identity()
+    before = unpack(str(path), limit=2**20)
     os.utime(path, ns=(1, 1))
-    assert len({unpack(str(path), limit=2**20), first._bytes.path}) == 2
+    assert unpack(str(path), limit=2**20) != before
+
+
+def test_files_of_one_size_and_time_are_not_taken_for_one_another(tmp_path):
+    sizes = set()
+    for count in (20, 21):
+        (tmp_path / f"{count}").mkdir()
+        data = gzip.compress(tar_bytes(numbered(count)), compresslevel=0)
+        path = write_old(tmp_path / f"{count}" / "a.tgz", data)
+        sizes.add(path.stat().st_size)
+        assert len(TarShard(path)) == count
+    assert len(sizes) == 1
 
 
 def test_the_command_line_tools_and_several_streams_are_read(tmp_path):

@@ -59,7 +59,6 @@ class TarShard:
         self.name = os.fspath(path)
         self.limits = Limits() if limits is None else limits
         self._bytes = open_bytes(self.name)
-        self._size = self._bytes.size
         lost: list[tuple[str, str]] = []
         start = self._bytes.read(0, min(4, self._bytes.size))
         if compression_of(start) is not None:
@@ -96,8 +95,8 @@ class TarShard:
         return RawRecord(index.key(row), dict(zip(names, parts, strict=True)))
 
     def identity(self) -> str:
-        """Of the name without its folder, the size, and all headers: the same on any host."""
-        return f"{os.path.basename(self.name)} {self._size} {self._index.headers}"
+        """Of the name without its folder, and all headers: the same on any host."""
+        return f"{os.path.basename(self.name)} {self._index.headers}"
 
     def _refusal(self, row: int, suffix: str, *, size: int, flaw: int) -> RecordError:
         most = f"at most {self.limits.member_bytes} (Limits.member_bytes)"

@@ -230,6 +230,7 @@ def test_formats_are_told_by_name_and_not_mixed(tmp_path):
     with pytest.raises(ValueError, match=r"a\.zip: the format is not known; known are \.tar, "):
         format_of("a.zip")
     write("parquet", tmp_path)
+    (tmp_path / "quarantine.jsonl").write_text("{}\n")  # a ledger is no shard
     assert [type(shard).__name__ for shard in open_shards(tmp_path)] == ["ParquetShard"]
     write("tar", tmp_path)
     with pytest.raises(ValueError, match=r"several formats, \['parquet', 'tar'\]: name those"):

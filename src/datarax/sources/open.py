@@ -40,13 +40,10 @@ def open_shards(
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     shards: list[Shard] = []
     for path in given:
-        if os.path.isdir(path) and not (kinds := _formats_in(os.fspath(path))):
-            shards.append(_opener("folder")(path, limits=limits))
-            continue
-        if os.path.isdir(path) and len(kinds) > 1:
-            raise ValueError(f"{path} has shards of several formats, {kinds}: name those of one")
-        for name in expand_paths(path, suffixes=KNOWN):
-            shards.append(_opener(format_of(name))(name, limits=limits))
+        names = _in_folder(os.fspath(path)) if os.path.isdir(path) else expand_paths(path)
+        for name in names:
+            kind = "folder" if os.path.isdir(name) else format_of(name)
+            shards.append(_opener(kind)(name, limits=limits))
     if not shards:
         raise ValueError("no path is given")
     return shards
@@ -100,10 +97,26 @@ def format_of(path: str) -> str:
     raise ValueError(f"{path}: the format is not known; known are {', '.join(KNOWN)}, and folders")
 
 
-def _formats_in(folder: str) -> list[str]:
+def _in_folder(folder: str) -> list[str]:
+    """The shards in a folder, which are of one format; the folder itself where it has none.
+
+    A ledger beside them is none.
+    """
     with os.scandir(folder) as entries:
-        names = [e.name for e in entries if e.is_file() and not e.name.startswith(".")]
-    return sorted({format_of(name) for name in names if name.lower().endswith(KNOWN)})
+        there = any(entry.is_file() and _is_shard(entry.name) for entry in entries)
+    if not there:
+        return [folder]
+    names = [name for name in expand_paths(folder, suffixes=KNOWN) if _is_shard(name)]
+    kinds = sorted({format_of(name) for name in names})
+    if len(kinds) > 1:
+        raise ValueError(f"{folder} has shards of several formats, {kinds}: name those of one")
+    return names
+
+
+def _is_shard(path: str) -> bool:
+    name = os.path.basename(path)
+    is_ledger = name.startswith("quarantine.") and name.endswith(".jsonl")
+    return name.lower().endswith(KNOWN) and not name.startswith(".") and not is_ledger
 
 
 def _opener(kind: str) -> Callable[..., Shard]:

@@ -201,9 +201,8 @@ def check_index(index: TarIndex, size: int) -> None:
         raise ValueError("its keys do not lie end to end")
     if members == 0:
         return
-    if index.offsets.min() < 0 or index.sizes.min() < 0 or index.offsets.max() > size:
-        raise ValueError("it points outside of the tar")
-    if (index.sizes > size - index.offsets).any():
+    outside = (index.offsets < 0) | (index.sizes < 0) | (index.sizes > size - index.offsets)
+    if outside.any():
         raise ValueError("it points outside of the tar")
     if not 0 <= index.suffixes.min() <= index.suffixes.max() < texts:
         raise ValueError("it names a suffix that it lacks")

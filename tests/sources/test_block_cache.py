@@ -62,3 +62,24 @@ def test_what_an_owner_has_is_dropped_with_it():
     assert cache.held == 5
     cache.get((two, 0), lambda: (1, 5))
     assert cache.made == 2
+
+
+def test_an_owner_may_go_while_the_cache_is_in_use():
+    """The collector may run a finalizer anywhere, in the thread that holds the lock as well."""
+    cache = BlockCache()
+    one, two = object(), object()
+    cache.get((one, 0), lambda: (1, 5))
+
+    class Key(tuple):
+        __slots__ = ()
+
+        def __hash__(self):
+            cache.drop(one)
+            return super().__hash__()
+
+    done = threading.Thread(target=lambda: cache.get(Key((two, 0)), lambda: (1, 7)), daemon=True)
+    done.start()
+    done.join(5)
+    assert not done.is_alive()
+    cache.get((two, 1), lambda: (1, 1))
+    assert cache.held == 8

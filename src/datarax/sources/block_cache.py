@@ -29,6 +29,7 @@ class BlockCache:
         self.held = 0
         self._kept: collections.OrderedDict[Hashable, tuple[Any, int]] = collections.OrderedDict()
         self._coming: dict[Hashable, Future[Any]] = {}
+        self._gone: collections.deque[Hashable] = collections.deque()
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, make: Callable[[], tuple[Any, int]]) -> Any:
@@ -38,6 +39,7 @@ class BlockCache:
         is not kept.
         """
         with self._lock:
+            self._sweep()
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key][0]
@@ -50,8 +52,20 @@ class BlockCache:
         return coming.result()
 
     def drop(self, owner: Hashable) -> None:
-        """Forget the values whose keys are pairs with this owner."""
-        with self._lock:
+        """Forget the values whose keys are pairs with this owner, now or when the cache is used.
+
+        May be called from a finalizer, which can run in a thread that holds the lock.
+        """
+        self._gone.append(owner)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._sweep()
+            finally:
+                self._lock.release()
+
+    def _sweep(self) -> None:
+        for _ in range(len(self._gone)):
+            owner = self._gone.popleft()
             for key in [k for k in self._kept if isinstance(k, tuple) and k[0] == owner]:
                 self.held -= self._kept.pop(key)[1]
 

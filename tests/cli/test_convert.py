@@ -1,7 +1,7 @@
 """`datarax convert` as a user types it."""
 
 import typer
-from conversion_samples import tar_file
+from conversion_samples import members, tar_file
 from typer.testing import CliRunner
 
 from datarax.cli.convert import convert
@@ -17,9 +17,27 @@ def test_convert_says_what_it_did(tmp_path):
     result = CliRunner().invoke(app, [str(tmp_path / "a.tar"), str(out), *options])
     assert (result.exit_code, result.stdout) == (0, f"3 records in 2 shards in {out}\n")
     again = CliRunner().invoke(app, [str(tmp_path / "a.tar"), str(out), "--overwrite"])
-    assert (again.exit_code, again.stdout) == (0, f"3 records in 1 shards in {out}\n")
+    assert (again.exit_code, again.stdout) == (0, f"3 records in 1 shard in {out}\n")
 
 
 def test_convert_refuses_no_records_in_a_shard(tmp_path):
     result = CliRunner().invoke(app, ["a.tar", str(tmp_path / "out"), "--shard-records", "0"])
     assert result.exit_code == 2
+
+
+def test_convert_takes_shards_that_a_shell_has_listed_in_their_order(tmp_path):
+    for name in "ba":
+        tar_file(tmp_path / f"{name}.tar", [(name, {"txt": b"1"})])
+    listed = [str(tmp_path / "b.tar"), str(tmp_path / "a.tar")]
+    result = CliRunner().invoke(app, [*listed, str(tmp_path / "out")])
+    assert result.stdout == f"2 records in 1 shard in {tmp_path / 'out'}\n"
+    made = members(tmp_path / "out" / "data-000000.tar")
+    assert made == [("b.txt", b"1"), ("a.txt", b"1")]
+
+
+def test_convert_writes_to_no_url(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tar_file(tmp_path / "a.tar", [("a", {"txt": b"1"})])
+    result = CliRunner().invoke(app, ["a.tar", "s3://bucket/out"])
+    assert "s3://bucket/out is a URL" in str(result.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]

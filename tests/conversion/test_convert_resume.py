@@ -118,12 +118,34 @@ def test_what_no_conversion_wrote_is_never_touched(source, tmp_path, overwrite):
 
 
 @pytest.mark.parametrize(
-    ("read", "written"), [("in", "in"), ("in", "in/out"), ("in/*.tar", "in"), ("in/a.tar", "in/.")]
+    ("read", "written"),
+    [
+        *[("in", "in"), ("in", "in/out"), ("in/*.tar", "in"), ("in/a.tar", "in/.")],
+        *[("*/*.tar", "out"), ("{also,[io]*}/*.tar", "out"), ("**/*.tar", "in/out/deep")],
+    ],
 )
 def test_the_place_of_the_source_is_refused(source, tmp_path, read, written):
+    tar_file(tmp_path / "also" / "b.tar", SAMPLES[:1])
     with pytest.raises(ValueError, match="is where the shards of"):
         convert_shards(str(tmp_path / read), tmp_path / written, overwrite=True)
-    assert source.exists()
+    assert [path.name for path in source.parent.iterdir() if path.suffix == ".tar"] == ["a.tar"]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("read", ["in/*.tar", "i*/a.tar", "in/**/*.tar"])
+def test_a_place_that_a_pattern_does_not_find_is_taken(source, tmp_path, read):
+    out = tmp_path / ("out" if "**" in read else "in/out")
+    for there in ("", " (1 were there)"):
+        done = convert_shards([tmp_path / read], out, shard_records=25)
+        assert done == f"25 records in 1 shard in {out}{there}"
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1"])
+def test_a_source_without_records_is_refused_and_nothing_made(tmp_path, content):
+    (tmp_path / "a.parquet").write_bytes(content)
+    with pytest.raises(ValueError, match=r"there are no records in .*a.parquet\n  .*a.parquet: "):
+        convert_shards(tmp_path / "a.parquet", tmp_path / "out", format="arrow")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """`datarax convert`: shards of one format from shards of another."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,10 +7,12 @@ import typer
 
 def convert(
     source: Annotated[
-        str,
-        typer.Argument(metavar="SRC", help="Shards: a file, a directory, a glob or a range."),
+        list[str],
+        typer.Argument(
+            metavar="SRC...", help="Shards: files, directories, globs, ranges {000..012}, URLs."
+        ),
     ],
-    out: Annotated[Path, typer.Argument(metavar="DST", help="A directory for the new shards.")],
+    out: Annotated[str, typer.Argument(metavar="DST", help="A directory for the new shards.")],
     *,
     format: Annotated[
         str, typer.Option(metavar="FORMAT", help="tar, parquet, arrow or arrayrecord.")

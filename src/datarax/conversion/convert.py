@@ -1,7 +1,7 @@
 """Records copied from shards of any format to shards of one, resumably."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from datarax.conversion.write_tables import (
 from datarax.conversion.write_tar import write_tar
 from datarax.pipeline.ledger import LEDGER_FILE, Ledger
 from datarax.sources.open import open_shards
+from datarax.sources.paths import is_url
 from datarax.sources.record import RawRecord, RecordError
 from datarax.sources.shard import Shards
 
@@ -29,7 +30,7 @@ Write = Callable[[Path, Iterable[RawRecord]], None]
 
 
 def convert_shards(
-    source: str,
+    source: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
     format: str = "tar",
@@ -49,8 +50,8 @@ def convert_shards(
     and called again, the files are byte for byte those of an undisturbed call.
 
     Args:
-      source: shards: a file, a directory, a glob, a range or a URL.
-      out: the directory; made if it does not exist, and not among the shards of `source`.
+      source: shards: files, directories, globs, ranges or URLs.
+      out: the directory; made if it does not exist, and not where `source` would find its shards.
       format: of `FORMATS`.
       shard_records: of a shard, at most.
       overwrite: delete the conversion in `out` first.
@@ -59,16 +60,21 @@ def convert_shards(
       What was done, in one line.
 
     Raises:
-      ValueError: if `source` has no shards, an argument is not as above, `out` holds another
+      ValueError: if `source` has no records, an argument is not as above, `out` holds another
         conversion or anything else, or a record cannot be in the format (naming it).
       ImportError: for tables without `datarax[parquet]`, ArrayRecord without
         `datarax[arrayrecord]`.
       OSError: if a file cannot be read or written.
     """
-    _check_options(format, shard_records)
+    _check_options(out, format=format, shard_records=shard_records)
     out = Path(out)
     shards = Shards(open_shards(source))
-    check_place(source, [shard.name for shard in shards.shards], out)
+    given = [source] if isinstance(source, str | Path) else source
+    names = [shard.name for shard in shards.shards]
+    check_place(shard_path(out, 0, suffix=format), given=given, files=names)
+    if len(shards) == 0:
+        lost = "".join(f"\n  {fault}" for fault in shards.faults)
+        raise ValueError(f"there are no records in {', '.join(names)}{lost}")
     number = -(-len(shards) // shard_records)
     if number > MOST_SHARDS:
         raise ValueError(f"{number} shards of {shard_records} records: at most {MOST_SHARDS}")
@@ -84,8 +90,10 @@ def convert_shards(
     return _summary(shards, out, made=len(lacking), number=number, ledger=ledger)
 
 
-def _check_options(format: str, shard_records: int) -> None:
+def _check_options(out: str | Path, *, format: str, shard_records: int) -> None:
     """What can be refused before anything is read."""
+    if is_url(out):
+        raise ValueError(f"{out} is a URL: shards are written to a local directory, copy them then")
     if format not in FORMATS:
         raise ValueError(f"unknown format {format!r}: choose one of {', '.join(FORMATS)}")
     if shard_records < 1:
@@ -140,4 +148,5 @@ def _summary(shards: Shards, out: Path, *, made: int, number: int, ledger: Ledge
     bad = {(fault.shard, fault.row) for fault in ledger.faults if fault.row is not None}
     there = f" ({number - made} were there)" if made < number else ""
     lost = f"; {ledger.summary()}" if ledger.total else ""
-    return f"{len(shards) - len(bad)} records in {number} shards in {out}{there}{lost}"
+    shards_made = "1 shard" if number == 1 else f"{number} shards"
+    return f"{len(shards) - len(bad)} records in {shards_made} in {out}{there}{lost}"

@@ -1,14 +1,16 @@
 """The directory that a conversion fills, and whose conversion it holds."""
 
+import fnmatch
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from datarax.pipeline.ledger import LEDGER_FILE
 from datarax.sources.cache import write_atomically
-from datarax.sources.paths import INDEX_SUFFIX
+from datarax.sources.paths import INDEX_SUFFIX, expand_braces
 
 STATE_FILE = "conversion.json"
 COLUMNS_FILE = "columns.schema"  # of tables
@@ -27,19 +29,43 @@ def shard_path(out: Path, number: int, *, suffix: str) -> Path:
     return out / f"data-{number:06}.{suffix}"
 
 
-def check_place(source: str, files: list[str], out: Path) -> None:
-    """Refuse an `out` that is, or lies in, a directory of what is to be read.
+def check_place(first: Path, *, given: Sequence[str | Path], files: Sequence[str]) -> None:
+    """Refuse to write where shards are read, or where the next call would read what this one wrote.
+
+    Args:
+      first: the first shard to be written.
+      given: the paths, directories and patterns to read.
+      files: that they mean.
 
     Raises:
-      ValueError: if it does.
+      ValueError: if the directory of `first` is, or lies in, one that is read, or a pattern would
+        find `first`.
+      NotADirectoryError: if it is a file.
     """
-    place = out.resolve()
-    folder = Path(source).resolve()
-    within = folder.is_dir() and place.is_relative_to(folder)
-    if within or any(Path(name).resolve().parent == place for name in files):
-        raise ValueError(f"{out} is where the shards of {source} lie: choose another place")
-    if out.exists() and not out.is_dir():
-        raise NotADirectoryError(f"{out} is not a directory")
+    place = first.parent.resolve()
+    folders = [Path(path).resolve() for path in given if Path(path).is_dir()]
+    taken = any(place.is_relative_to(folder) for folder in folders)
+    taken |= any(Path(name).resolve().parent == place for name in files)
+    if taken or any(_finds(str(path), first) for path in given):
+        raise ValueError(
+            f"{first.parent} is where the shards of {', '.join(map(str, given))} lie: "
+            f"choose another place"
+        )
+    if first.parent.exists() and not first.parent.is_dir():
+        raise NotADirectoryError(f"{first.parent} is not a directory")
+
+
+def _finds(path: str, file: Path) -> bool:
+    """Whether a glob finds a file; one with `**`, whether it looks in a directory above it."""
+    for pattern in expand_braces(path):
+        steps = Path(os.path.abspath(pattern)).parts
+        for there in (os.path.abspath(file), os.path.realpath(file)):
+            names = Path(there).parts
+            if "**" in steps:
+                names, steps = names[: steps.index("**")], steps[: steps.index("**")]
+            if len(names) == len(steps) and all(map(fnmatch.fnmatchcase, names, steps)):
+                return True
+    return False
 
 
 def prepare(out: Path, state: dict[str, Any], *, overwrite: bool) -> None:

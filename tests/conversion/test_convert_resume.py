@@ -18,25 +18,62 @@ def source(tmp_path):
     return tar_file(tmp_path / "in" / "a.tar", SAMPLES)
 
 
-def test_killed_and_called_again_the_files_are_those_of_one_call(source, tmp_path):
-    code = f"""
-from datarax.conversion import convert_shards
-convert_shards({str(source)!r}, {str(tmp_path / "out")!r}, format="parquet", shard_records=1)
-"""
+def faulty(path):
+    """A tar of 24 records, each third of which is bad: its member is there twice."""
+    bad = {"txt": b"1"}
+    records = [(f"{n:03}", bad) for n in range(24) for _ in range(1 + (n % 3 == 1))]
+    return tar_file(path, records)
+
+
+def run_until(arguments, reached):
+    """Convert in another process, and kill it once `reached()`; whether it was still at work."""
+    code = f"from datarax.conversion import convert_shards as c; c({', '.join(arguments)})"
     child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    while child.poll() is None and not (tmp_path / "out" / "data-000003.parquet").exists():
-        time.sleep(0.002)
+    while child.poll() is None and not reached():
+        time.sleep(0.001)
     child.send_signal(signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL
-    there = {path.name: path.stat().st_ino for path in (tmp_path / "out").glob("data-*")}
-    assert 4 <= len(there) < 25
-    (tmp_path / "out" / ".data-000024.parquet.x1.part").write_bytes(b"PAR1 half")
-    done = convert_shards(str(source), tmp_path / "out", format="parquet", shard_records=1)
+    assert child.wait(60) in (0, -signal.SIGKILL)
+    return child.returncode != 0
+
+
+def test_killed_and_called_again_the_files_are_those_of_one_call(tmp_path):
+    source, out = faulty(tmp_path / "in" / "a.tar"), tmp_path / "out"
+    call = [repr(str(source)), repr(str(out)), "format='parquet'", "shard_records=1"]
+    assert run_until(call, (out / "data-000003.parquet").exists)
+    there = {path.name: path.stat().st_ino for path in out.glob("data-*")}
+    assert 4 <= len(there) < 24
+    (out / ".data-000023.parquet.x1.part").write_bytes(b"PAR1 half")
+    done = convert_shards(source, out, format="parquet", shard_records=1)
     assert f"({len(there)} were there)" in done
-    convert_shards(str(source), tmp_path / "whole", format="parquet", shard_records=1)
-    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
-    inodes = {name: (tmp_path / "out" / name).stat().st_ino for name in there}
-    assert inodes == there
+    convert_shards(source, tmp_path / "whole", format="parquet", shard_records=1)
+    assert contents(out) == contents(tmp_path / "whole")
+    assert {name: (out / name).stat().st_ino for name in there} == there
+
+
+@pytest.mark.parametrize(
+    ("format", "stops"),
+    [
+        ("tar", (2,)),
+        *[
+            pytest.param(format, (0, 1, 3, 8, 13, 20), marks=pytest.mark.slow)
+            for format in ("tar", "parquet", "arrow", "arrayrecord")
+        ],
+    ],
+)
+def test_killed_again_and_again_nothing_is_lost_or_listed_twice(tmp_path, format, stops):
+    source, out = faulty(tmp_path / "in" / "a.tar"), tmp_path / "out"
+    call = [repr(str(source)), repr(str(out)), f"format={format!r}", "shard_records=1"]
+    killed = []
+    for stop in stops:
+        killed.append(
+            run_until(call, lambda: len(os.listdir(out) if out.exists() else ()) > stop)  # noqa: B023
+        )
+    assert any(killed)
+    convert_shards(source, out, format=format, shard_records=1)
+    lines = (out / "quarantine.jsonl").read_text().splitlines()
+    assert [json.loads(line)["row"] for line in lines] == list(range(1, 24, 3))
+    convert_shards(source, tmp_path / "whole", format=format, shard_records=1)
+    assert contents(out) == contents(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("format", ["tar", "arrow", "arrayrecord"])

@@ -15,6 +15,7 @@ BATCH_RECORDS = 128
 BATCH_BYTES = 2**25
 
 _NESTED = "list or dict"
+_OTHER = "which arrayrecord takes"
 _KINDS: dict[type, str] = {
     bytes: "bytes",
     str: "text",
@@ -65,7 +66,9 @@ class Columns:
             before = self._met.get(part)
             if before is not None and before[0] != kind:
                 raise refusal(
-                    record, part, f"{kind}, but {before[0]} in record {before[1]!r}: mixed types"
+                    record,
+                    part,
+                    f"{kind}, but {before[0]} in record {before[1]!r}: mixed types, {_OTHER}",
                 )
             self._met[part] = before or (kind, record.key)
             if kind == _NESTED:
@@ -98,7 +101,7 @@ class Columns:
                 both = [pa.schema([(part, each)]) for each in (known, kind)]
                 self._nested[part] = pa.unify_schemas(both, promote_options="permissive")[0].type
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-            raise refusal(record, part, f"mixed types: {error}") from error
+            raise refusal(record, part, f"mixed types, {_OTHER}: {error}") from error
 
 
 def write_parquet(path: Path, records: Iterable[RawRecord], *, schema: Any) -> None:

@@ -12,6 +12,8 @@ from datarax.sources.cache import write_atomically
 from datarax.sources.record import RawRecord
 from datarax.sources.tar_index import split_name
 
+_OTHERS = "choose parquet, arrow or arrayrecord, which take any name"
+
 
 def write_tar(path: Path, records: Iterable[RawRecord]) -> None:
     """A tar of `records` at `path`, whole or not at all.
@@ -36,7 +38,8 @@ def write_tar(path: Path, records: Iterable[RawRecord]) -> None:
                 if record.key in keys:
                     raise ValueError(
                         f"record {record.key!r} comes twice in {path.name}: "
-                        f"in a tar both would be one record"
+                        f"in a tar both would be one record. Convert source shards one by one, "
+                        f"or {_OTHERS}"
                     )
                 keys.add(record.key)
                 for name, data in _members(record):
@@ -82,6 +85,9 @@ def _name(record: RawRecord, part: str, suffix: str) -> str:
         read = None
     if read is None or read != (record.key.encode(), suffix.lower()):
         raise refusal(
-            record, part, f"a tar cannot have the member {name!r}, which reads as another record"
+            record,
+            part,
+            f"a tar cannot have the member {name!r}, which reads as another record: "
+            f"rename it in the source, or {_OTHERS}",
         )
     return name

@@ -138,6 +138,23 @@ def test_offsets_that_lead_out_of_a_batch_are_errors_of_its_rows(path):
             ArrowShard(path).read(row)
 
 
+def test_a_batch_whose_buffers_overlap_or_whose_columns_differ_ends_what_is_there(path):
+    rows = pa.table({"x": pa.array([5] * 9, pa.int64()), "y": pa.array([6] * 9, pa.int64())})
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, rows.schema) as stream:
+        stream.write_table(rows)
+    content = path.read_bytes()
+    overlap = struct.pack("<4q", 72, 0, 72, 72), struct.pack("<4q", 72, 0, 0, 72)
+    nodes = struct.pack("<4q", 9, 0, 9, 0), struct.pack("<4q", 8, 0, 9, 0)
+    for old, new in (overlap, nodes):
+        assert content.count(old) == 1
+        path.write_bytes(content.replace(old, new))
+        shard = ArrowShard(path)
+        assert len(shard) == 0
+        assert "record batch" in shard.faults[0].reason
+    path.write_bytes(content)
+    assert dict(ArrowShard(path).read(8).parts) == {"x": 5, "y": 6}
+
+
 def test_dictionaries_that_grow_and_change(path):
     schema = pa.schema([("x", pa.dictionary(pa.int8(), pa.string())), ("n", pa.int64())])
     values = [["a", "b"], ["a", "b", "c"], ["z", "y"]]

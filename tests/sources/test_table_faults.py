@@ -53,7 +53,8 @@ def check_flipped(kind, path, place, change):
     for row, parts in enumerate(found):
         if isinstance(parts, RecordError) or is_right(parts, row):
             continue
-        assert_paired(parts)
+        if kind != "parquet v2":  # the headers of its pages have no checksum, and say what is null
+            assert_paired(parts)
         assert kind != "arrayrecord"
 
 

@@ -41,7 +41,9 @@ class ParquetShard:
     - A row group that cannot be decoded, does not have the rows that the footer says, or takes more
       than `limits.unpacked_bytes`: each of its rows raises. Checksums of pages are verified where
       the writer left them (`write_page_checksum`); without, a changed byte of data may go unseen.
-      Footers and the headers of pages have none: a changed name of a column is another column.
+      Footers and the headers of pages have none: a changed name of a column is another column, and
+      a changed header of a page of version 2 may give a row the value of another. (pyarrow and
+      `datarax convert` write version 1, where that was not seen at any byte.)
     - A cell beyond `limits.member_bytes`: its row raises. A column of a type that is not read: a
       fault, and the records lack it.
 

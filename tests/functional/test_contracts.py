@@ -67,7 +67,7 @@ def test_matches_the_loop_of_the_paper(case, with_mask):
         )
 
 
-@every
+@sampled
 def test_float32_is_within_1e_5(case):
     arrays = case.arrays(seed=1)
     value, _ = value_and_gradients(case, arrays, case.some_mask(), case.labels())
@@ -114,7 +114,7 @@ def test_vmap_equals_loop(case):
     np.testing.assert_allclose(mapped, jnp.stack(rows), rtol=1e-6, atol=1e-6)
 
 
-@every
+@sampled
 @pytest.mark.parametrize("mode", ["rev", pytest.param("fwd", marks=pytest.mark.slow)])
 def test_gradients_check(case, mode):
     if mode == "fwd" and not case.forward:
@@ -206,7 +206,7 @@ def test_degenerate_inputs_are_finite(case, make, dtype):
     assert all_finite(value, *gradients)
 
 
-@every
+@sampled
 def test_one_row_is_finite(case):
     value, gradients = value_and_gradients(case, case.arrays(n=1), None, case.labels(n=1))
     assert all_finite(value, *gradients)

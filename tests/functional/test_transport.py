@@ -219,9 +219,12 @@ def test_masked_points_have_no_mass_and_no_gradient(problem):
 @pytest.mark.parametrize(
     "solver",
     [
-        functional.sinkhorn,
+        pytest.param(functional.sinkhorn, marks=pytest.mark.slow),
         functional.unbalanced_sinkhorn,
-        lambda *args, **options: functional.partial_sinkhorn(*args, mass=0.5, **options),
+        pytest.param(
+            lambda *args, **options: functional.partial_sinkhorn(*args, mass=0.5, **options),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_gradients_by_cost_weights_and_epsilon(problem, solver):

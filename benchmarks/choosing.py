@@ -20,9 +20,9 @@ import numpy as np
 from flax import nnx
 
 from datarax.train.config import FUSIONS, LOSSES, TrainConfig
-from datarax.train.evaluation import embedded, raw_table, retrieval_rows
+from datarax.train.evaluation import embedded, retrieval_rows
 from datarax.train.loop import Trainer
-from datarax.train.run import embed_rows, open_source
+from datarax.train.run import embed_rows, split_table
 
 PAIRS = [("name", "image"), ("image", "name"), ("name", "fused"), ("fused", "name")]
 DEFAULT = TrainConfig()
@@ -64,7 +64,7 @@ def measure(setting, value, seed, options):
         jax.block_until_ready(trainer.take_step())
         seconds.append(time.perf_counter() - start)
     model = nnx.merge(trainer.graph, trainer.state.params, trainer.rest)
-    test = raw_table(open_source(config, "test"), config.towers)
+    test = split_table(config, "test")
     rows = retrieval_rows(embedded(test, partial(embed_rows, model)), PAIRS)
     return {
         "step_ms": 1e3 * float(np.quantile(seconds, 0.1)),

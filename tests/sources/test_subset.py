@@ -68,7 +68,7 @@ def test_a_rule_is_a_sequence():
     far = split(10**15, "train", every=10)
     assert len(far) == 8 * 10**14  # no list of them
     assert far[10**14] // 10 == 10**14 // 8
-    with pytest.raises(ValueError, match="split must be one of .* got 'all'"):
+    with pytest.raises(ValueError, match=r"split must be one of .* got 'all'"):
         split(20, "all")
     with pytest.raises(ValueError, match="every must be at least 3, got 2"):
         split(20, "train", every=2)

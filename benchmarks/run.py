@@ -19,7 +19,16 @@ from typing import Any
 
 from harness import Limit, Spread, environment, markdown
 
-NAMES = ("dispatch", "contrastive", "multimodal", "attention", "transport", "retrieval", "mesh")
+NAMES = (
+    "dispatch",
+    "contrastive",
+    "multimodal",
+    "attention",
+    "transport",
+    "retrieval",
+    "mesh",
+    "loader",
+)
 
 
 def main() -> int:

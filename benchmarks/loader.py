@@ -1,0 +1,208 @@
+"""Reading shards beside a bare loop of the same decoders and threads over bytes in memory.
+
+Each variant gives an epoch of batches, images and captions, in a shuffled order. What it reads
+ahead for the next epoch is done in its untimed call. The files are in the page cache for all.
+"""
+
+import concurrent.futures
+import importlib.util
+import io
+import itertools
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grain
+import msgpack
+import numpy as np
+import pyarrow as pa
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+from array_record.python.array_record_module import ArrayRecordWriter
+from PIL import Image, ImageDraw
+from pyarrow import parquet
+
+from datarax.pipeline import Pipeline
+from datarax.sources import ArrayRecordSource, Fields, Limits, ParquetSource, TarSource
+from harness import Report, interleaved, paired
+
+BATCH, THREADS = 64, 2
+LIMITS = Limits()
+SOURCES = {"tar": TarSource, "parquet": ParquetSource, "arrayrecord": ArrayRecordSource}
+RIVALS = ("webdataset", "datasets")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Pictures of one size and format, and the size that they are decoded to."""
+
+    suffix: str
+    width: int
+    height: int
+    size: tuple[int, int]
+    records: int
+
+    @property
+    def title(self) -> str:
+        """As the table calls it."""
+        height, width = self.size
+        return f"{self.suffix} {self.width} x {self.height} to {width} x {height}"
+
+
+KINDS = (
+    Kind("png", 64, 64, (64, 64), 2048),
+    Kind("jpg", 224, 224, (224, 224), 768),
+    Kind("jpg", 500, 375, (224, 224), 512),
+)
+
+
+def report(quick: bool) -> Report:
+    """A table a kind of picture."""
+    out = Report("Reading shards")
+    for kind in KINDS:
+        with tempfile.TemporaryDirectory() as folder:
+            measure(out, kind, Path(folder), records=128 if quick else kind.records, quick=quick)
+    lacking = [name for name in RIVALS if importlib.util.find_spec(name) is None]
+    if lacking:
+        out.note(f"Not installed, and so not beside it: {', '.join(lacking)} (they bring torch).")
+    return out
+
+
+def measure(out: Report, kind: Kind, folder: Path, *, records: int, quick: bool) -> None:
+    raw = [(picture(kind, number), f"a picture of number {number}") for number in range(records)]
+    write_tar(folder / "a.tar", kind, raw)
+    write_parquet(folder / "a.parquet", raw)
+    write_array_record(folder / "a.arrayrecord", kind, raw)
+    fields = Fields.from_mapping(
+        {
+            "image": {"from": [kind.suffix, "image"], "decode": "image", "size": list(kind.size)},
+            "caption": {"from": ["txt", "caption"], "decode": "text", "length": 128},
+        }
+    )
+    steps = records // BATCH
+    order = np.random.default_rng(0).permutation(records)
+    pool = concurrent.futures.ThreadPoolExecutor(THREADS)
+    variants: dict[str, Callable[[], object]] = {
+        "bare loop": lambda: bare(raw, order, fields, pool=pool)
+    }
+    pipelines = []
+    for name, source in SOURCES.items():
+        made = source(str(folder / f"a.{name}"), fields=fields)
+        pipelines.append(Pipeline(made, batch_size=BATCH, seed=0, threads=THREADS))
+        variants[name] = epoch_of(iter_forever(pipelines[-1]), steps)
+    variants["bare Grain, arrayrecord"] = epoch_of(grain_batches(folder, kind, fields), steps)
+    times = interleaved(variants, rounds=2 if quick else 5)
+    for pipeline in pipelines:
+        pipeline.close()
+    pool.shutdown()
+    rows = []
+    for name in variants:
+        rate = records / float(np.median(times[name]))
+        speed = paired({"a": 1 / times[name], "b": 1 / times["bare loop"]}, "a", "b")
+        rows.append({"variant": name, "records/s": round(rate), "x bare loop": speed})
+        if name in SOURCES:
+            out.limit(f"{name} over the bare loop, {kind.title}", speed.median, at_least=0.9)
+    title = f"{records} of {kind.title}, {THREADS} threads, {size_of(raw)} KiB a picture"
+    out.table(title, rows)
+
+
+def bare(raw, order, fields, *, pool) -> None:
+    """Decode every record into the arrays of its batch, and nothing else."""
+    image, caption = (field.decoder for field in fields.fields.values())
+
+    def fill(batch, rows, start, stop) -> None:
+        images, captions, masks = batch
+        for place in range(start, stop):
+            content, text = raw[rows[place]]
+            images[place] = image.decode(content, limits=LIMITS)[0]
+            captions[place], masks[place] = caption.decode(text, limits=LIMITS)
+
+    jobs = []
+    for first in range(0, len(order) // BATCH * BATCH, BATCH):
+        rows = order[first : first + BATCH]
+        batch = (
+            np.zeros((BATCH, *image.shape), np.uint8),
+            np.zeros((BATCH, caption.length), np.uint8),
+            np.zeros((BATCH, caption.length), bool),
+        )
+        ends = [BATCH * piece // THREADS for piece in range(THREADS + 1)]
+        jobs += [pool.submit(fill, batch, rows, a, b) for a, b in itertools.pairwise(ends)]
+    for job in jobs:
+        job.result()
+
+
+def iter_forever(pipeline: Pipeline) -> Iterator[object]:
+    while True:
+        yield next(pipeline)
+
+
+def epoch_of(batches: Iterator[object], steps: int) -> Callable[[], object]:
+    def run() -> None:
+        for _ in range(steps):
+            next(batches)
+
+    return run
+
+
+def grain_batches(folder: Path, kind: Kind, fields: Fields) -> Iterator[object]:
+    """Grain's own data source, map and batch, with our decoders."""
+    image, caption = (field.decoder for field in fields.fields.values())
+
+    def decode(record: bytes) -> dict[str, np.ndarray]:
+        parts = msgpack.unpackb(record)
+        text, mask = caption.decode(parts["txt"], limits=LIMITS)
+        picture = image.decode(parts[kind.suffix], limits=LIMITS)[0]
+        return {"image": picture, "caption": text, "caption_mask": mask}
+
+    source = ArrayRecordDataSource([str(folder / "a.arrayrecord")])
+    dataset = grain.MapDataset.source(source).shuffle(seed=0).repeat().map(decode).batch(BATCH)
+    options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=2)
+    return iter(dataset.to_iter_dataset(options))
+
+
+def picture(kind: Kind, number: int) -> bytes:
+    """Soft colours, a few shapes and some grain: bytes like a photograph's."""
+    draw = np.random.default_rng(number)
+    soft = Image.fromarray(draw.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+    image = soft.resize((kind.width, kind.height), Image.Resampling.BICUBIC)
+    pen = ImageDraw.Draw(image)
+    for _ in range(6):
+        x, y = draw.uniform(0, kind.width), draw.uniform(0, kind.height)
+        half = draw.uniform(0.05, 0.2) * kind.width
+        colour = tuple(draw.integers(0, 256, 3).tolist())
+        pen.ellipse((x - half, y - half, x + half, y + half), fill=colour)
+    noisy = np.asarray(image, np.float32) + draw.normal(0, 4, (kind.height, kind.width, 1))
+    content = io.BytesIO()
+    kinds = {"png": ("PNG", {}), "jpg": ("JPEG", {"quality": 90})}
+    name, options = kinds[kind.suffix]
+    Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(content, name, **options)
+    return content.getvalue()
+
+
+def size_of(raw) -> int:
+    return round(sum(len(content) for content, _ in raw) / len(raw) / 1024)
+
+
+def write_tar(path: Path, kind: Kind, raw) -> None:
+    with tarfile.open(path, "w") as tar:
+        for number, (content, text) in enumerate(raw):
+            for suffix, part in ((kind.suffix, content), ("txt", text.encode())):
+                member = tarfile.TarInfo(f"{number:06}.{suffix}")
+                member.size = len(part)
+                tar.addfile(member, io.BytesIO(part))
+
+
+def write_parquet(path: Path, raw) -> None:
+    """As Hugging Face writes images, in small row groups."""
+    images = [{"bytes": content, "path": None} for content, _ in raw]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table = pa.table({"image": pa.array(images, kind), "caption": [text for _, text in raw]})
+    parquet.write_table(table, path, row_group_size=128)
+
+
+def write_array_record(path: Path, kind: Kind, raw) -> None:
+    writer = ArrayRecordWriter(str(path), "group_size:1")
+    for content, text in raw:
+        writer.write(msgpack.packb({kind.suffix: content, "txt": text}))
+    writer.close()

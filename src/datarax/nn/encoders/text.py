@@ -28,6 +28,7 @@ class TextEncoder(nnx.Module):
       rngs: the stream `params` draws the tables and kernels.
 
     Example:
+      >>> import jax
       >>> encode = TextEncoder(table_size=64, width=8, out_features=4, rngs=nnx.Rngs(0))
       >>> jax.eval_shape(encode, jnp.frombuffer(b"snowman", jnp.uint8)[None]).shape
       (1, 4)
@@ -90,6 +91,7 @@ class TokenEncoder(nnx.Module):
       rngs: the stream `params` draws the table and kernels.
 
     Example:
+      >>> import jax
       >>> encode = TokenEncoder(length=5, table_size=64, width=8, out_features=4, rngs=nnx.Rngs(0))
       >>> jax.eval_shape(encode, jnp.zeros((3, 5), jnp.int32)).shape
       (3, 4)

@@ -10,7 +10,7 @@ import pytest
 from format_files import FIELDS, FILES, FORMATS, has_vector, identity, npy, text, write
 
 from datarax.pipeline import ErrorCaps, Pipeline
-from datarax.sources import Fields, Limits, RecordError
+from datarax.sources import Fields, Limits, RecordError, watch
 from datarax.sources.open import format_of, open_shards, open_source
 from datarax.sources.sharded import ShardedSource
 
@@ -189,7 +189,8 @@ def test_no_rows_are_no_records(kind, tmp_path):
 
 
 @files
-def test_a_file_that_changes_under_the_reader_stops_it(kind, tmp_path):
+def test_a_file_that_changes_under_the_reader_stops_it(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(watch, "SECONDS_BETWEEN", 0.0)
     path = write(kind, tmp_path)
     source = source_of(path)
     identity(source[0])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tar_samples import numbered, special, tar_bytes, write_old
 
+from datarax.sources import watch
 from datarax.sources.limits import Limits
 from datarax.sources.paths import INDEX_SUFFIX
 from datarax.sources.record import Fault, RecordError
@@ -205,7 +206,8 @@ def test_only_rows_that_there_are(tmp_path):
             made.read(row)
 
 
-def test_a_file_that_changes_under_the_reader_stops_it(tmp_path):
+def test_a_file_that_changes_under_the_reader_stops_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(watch, "SECONDS_BETWEEN", 0.0)
     made, path = shard(tmp_path, numbered(100)), tmp_path / "a.tar"
     content = LocalBytes(str(path))
     with pytest.raises(OSError, match=f"has become shorter than {content.size + 1} bytes"):

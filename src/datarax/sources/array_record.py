@@ -19,6 +19,7 @@ from datarax.sources.limits import Limits
 from datarax.sources.paths import file_version, is_url, open_binary
 from datarax.sources.record import DecodeError, Fault, RawRecord, RecordError
 from datarax.sources.row_key import KEY, key_of
+from datarax.sources.watch import Watch
 
 RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"
 READER_BYTES = 2**20  # what an open reader counts in the cache: 512 files are open at most
@@ -58,6 +59,7 @@ class ArrayRecordShard:
         if is_url(self.name):
             raise ValueError(f"{self.name}: ArrayRecord files are read from local disks alone")
         self._size, self._version = file_version(self.name)
+        self._watch = Watch()
         with open_binary(self.name) as file:
             file.seek(max(0, self._size - 2**16))
             self._end = zlib.crc32(file.read())
@@ -79,7 +81,7 @@ class ArrayRecordShard:
         Raises:
           IndexError: if there is no such record.
           RecordError: if it cannot be read, or is no such map.
-          OSError: if the file is gone, or has changed.
+          OSError: if the file is gone, or has changed, which is asked once a second.
         """
         if not 0 <= row < len(self):
             raise IndexError(f"record {row} of {len(self)} in {self.name}")
@@ -114,9 +116,12 @@ class ArrayRecordShard:
             raise self._damage(error, "cannot be opened") from error
         return reader, READER_BYTES
 
-    def _bytes(self, row: int) -> bytes:
+    def _check_version(self) -> None:
         if file_version(self.name) != (self._size, self._version):
             raise OSError(f"{self.name} has changed since it was opened first")
+
+    def _bytes(self, row: int) -> bytes:
+        self._watch.ask(self._check_version)
         reader = SHARED.get((self._owner, 0), self._open)
         try:
             with self._lock:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from datarax.sources.paths import file_version, is_url, remote
+from datarax.sources.watch import Watch
 
 MOST_KEPT_OPEN = 256  # files; those beyond are opened for each read, as a process may hold ~1000
 REMOTE_BLOCK = 2**22
@@ -32,7 +33,8 @@ class Bytes(Protocol):
         """Exactly so many bytes.
 
         Raises:
-          OSError: if they cannot be read, or the file is no longer of that version.
+          OSError: if they cannot be read, or the file is no longer of that version, which is asked
+            once a second.
         """
 
     def reader(self) -> Callable[[int, int], bytes]:
@@ -55,6 +57,7 @@ class LocalBytes:
     def __init__(self, path: str) -> None:
         self.path = path
         self.size, self.version = file_version(path)
+        self._watch = Watch()
         self._keep_open()
 
     def read(self, offset: int, size: int) -> bytes:
@@ -93,7 +96,7 @@ class LocalBytes:
             raise OSError(f"{self.path} has changed since it was opened first")
 
     def _read(self, handle: int, offset: int, size: int) -> bytes:
-        self._check_version(handle)
+        self._watch.ask(lambda: self._check_version(handle))
         piece = os.pread(handle, size, offset)
         if len(piece) == size:
             return piece
@@ -111,6 +114,7 @@ class LocalBytes:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._watch = Watch()
         self._keep_open()
 
 

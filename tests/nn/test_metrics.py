@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 from datarax import functional
-from datarax.nn import EmbeddingGeometry, GalleryRetrieval, RetrievalBuffer
+from datarax.nn import EmbeddingGeometry, GalleryRetrieval, RetrievalBuffer, metrics
 
 SPLITS = [(0, 5), (5, 6), (6, 13)]
 
@@ -89,7 +89,33 @@ def test_gallery_equals_all_queries_at_once(ties):
         a, b, query_ids=ids, query_presence=there, target_presence=here, ks=(1, 3), ties=ties
     )
     found = metric.compute()
+    assert "median_rank" in found
     same(found, {name: whole[name] for name in found})
+
+
+@pytest.mark.parametrize("ties", ["optimistic", "expected", "pessimistic"])
+def test_the_median_of_a_gallery_is_that_of_numpy(ties, monkeypatch):
+    monkeypatch.setattr(metrics, "MOST_RANKS", 31)
+    rng = np.random.default_rng(3)
+    gallery = rng.integers(0, 3, (30, 2)).astype(np.float32)  # many equal scores
+    whole = jnp.asarray(gallery)
+    for queries in (1, 2, 7, 8):
+        a = rng.integers(-2, 3, (queries, 2)).astype(np.float32)
+        positives = rng.integers(0, 30, queries)
+        scores = a @ gallery.T
+        own = scores[np.arange(queries), positives][:, None]
+        better, equal = (scores > own).sum(1), (scores == own).sum(1) - 1
+        share = {"optimistic": 0, "expected": 0.5, "pessimistic": 1}[ties]
+        metric = GalleryRetrieval(ks=[1], ties=ties)
+        for row in range(queries):
+            one = slice(row, row + 1)
+            metric.update(jnp.asarray(a[one]), whole, positives=jnp.asarray(positives[one]))
+        expected = np.median(1 + better + share * equal)
+        assert float(metric.compute()["median_rank"]) == expected
+    far = GalleryRetrieval(ks=[1], ties=ties)
+    far.update(jnp.ones((1, 1)), jnp.arange(60.0)[:, None], positives=jnp.array([0]))
+    assert float(far.compute()["median_rank"]) == np.inf
+    assert float(GalleryRetrieval(ks=[1]).compute()["median_rank"]) == 0
 
 
 def test_geometry_equals_all_rows_at_once():

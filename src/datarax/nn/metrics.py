@@ -28,6 +28,8 @@ from datarax.functional.retrieval.ranks import (
 from datarax.functional.retrieval.relevance import matching
 from datarax.functional.similarity import pairwise_squared_distance
 
+MOST_RANKS = 2**14
+
 
 class MetricValue(nnx.Variable):
     """What a metric has gathered: no parameter, so that no optimizer touches it."""
@@ -144,6 +146,8 @@ class RetrievalBuffer(nnx.Metric):
 class GalleryRetrieval(nnx.Metric):
     """Retrieval from a gallery that is given: keeps sums alone, so any number of queries will do.
 
+    For the median it keeps how many queries have each rank, to the nearest half, up to 2^14.
+
     Args:
       ks: how many results are looked at, each at least 1.
       ties: as in `functional.rank_of`; with `"expected"` recall and reciprocal are exact means over
@@ -163,11 +167,13 @@ class GalleryRetrieval(nnx.Metric):
         self.ks, self.ties = _checked(ks, ties), ties
         self._sums = MetricValue(jnp.zeros(len(self.ks) + 2, jnp.float32))
         self._count = MetricValue(jnp.zeros((), jnp.int32))
+        self._halves = MetricValue(jnp.zeros(2 * MOST_RANKS, jnp.int32))
 
     def reset(self) -> None:
         """Forget all queries."""
         self._sums[...] = jnp.zeros_like(self._sums[...])
         self._count[...] = jnp.zeros((), jnp.int32)
+        self._halves[...] = jnp.zeros_like(self._halves[...])
 
     def update(
         self,
@@ -195,18 +201,35 @@ class GalleryRetrieval(nnx.Metric):
             query_presence=query_presence,
             target_presence=gallery_presence,
         )
-        self._sums[...] = self._sums[...] + self._judged(found).astype(jnp.float32)
+        ranks = rank_of(found, ties=self.ties)
+        self._sums[...] = self._sums[...] + self._judged(found, ranks).astype(jnp.float32)
+        last = self._halves.shape[0] - 1
+        place = jnp.minimum(jnp.round(2 * ranks), last).astype(jnp.int32)
+        counted = found.counted.astype(jnp.int32)
+        self._halves[...] = self._halves[...].at[place].add(counted)
         self._count[...] = self._count[...] + jnp.sum(found.counted, dtype=jnp.int32)
 
     def compute(self) -> dict[str, Float[Array, ""]]:
-        """`recall_at_k` for each of `ks`, `mrr` and `mean_rank` (from 1); 0 without queries."""
+        """`recall_at_k` for each of `ks`, `mrr`, `mean_rank` and `median_rank` (from 1).
+
+        0 without queries; a median rank beyond 2^14 is infinite.
+        """
         count = jnp.maximum(self._count[...], 1).astype(jnp.float32)
         names = [*(f"recall_at_{k}" for k in self.ks), "mrr", "mean_rank"]
-        return dict(zip(names, self._sums[...] / count, strict=True))
+        means = dict(zip(names, self._sums[...] / count, strict=True))
+        return {**means, "median_rank": self._median()}
 
-    def _judged(self, found: Contest) -> Array:
+    def _median(self) -> Float[Array, ""]:
+        """The mean of the two ranks in the middle."""
+        ends = jnp.cumsum(self._halves[...])
+        middle = jnp.stack([(self._count[...] - 1) // 2, self._count[...] // 2])
+        halves = jnp.searchsorted(ends, middle, side="right")
+        known = halves < ends.shape[0] - 1  # the last holds all ranks beyond it
+        rank = jnp.mean(jnp.where(known, 1 + halves.astype(jnp.float32) / 2, jnp.inf))
+        return jnp.where(self._count[...] > 0, rank, 0)
+
+    def _judged(self, found: Contest, ranks: Array) -> Array:
         """The sums over the queries that count."""
-        ranks = rank_of(found, ties=self.ties)
         if self.ties == "expected":
             values = [hit_probability(found, k=k) for k in self.ks]
             values.append(expected_reciprocal_rank(found))

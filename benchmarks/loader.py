@@ -6,7 +6,6 @@ files are in the page cache for all.
 """
 
 import concurrent.futures
-import importlib.util
 import io
 import itertools
 import tarfile
@@ -39,7 +38,6 @@ BATCH, THREADS = 64, 2
 SHUFFLED = 2**17  # records that are shuffled; Grain's order costs more for few
 LIMITS = Limits()
 SOURCES = {"tar": TarSource, "parquet": ParquetSource, "arrayrecord": ArrayRecordSource}
-RIVALS = ("webdataset", "datasets")
 
 
 @dataclass(frozen=True)
@@ -72,9 +70,7 @@ def report(quick: bool) -> Report:
     for kind in KINDS:
         with tempfile.TemporaryDirectory() as folder:
             measure(out, kind, Path(folder), records=128 if quick else kind.records, quick=quick)
-    lacking = [name for name in RIVALS if importlib.util.find_spec(name) is None]
-    if lacking:
-        out.note(f"Not installed, and so not beside it: {', '.join(lacking)} (they bring torch).")
+    out.note("Not beside it: webdataset and Hugging Face datasets, which bring torch.")
     return out
 
 

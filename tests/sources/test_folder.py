@@ -62,6 +62,26 @@ def test_links_that_lead_out_are_faults_and_never_read(tmp_path):
     ]
 
 
+def test_a_link_that_is_turned_later_is_not_followed(tmp_path):
+    (tmp_path / "secret.txt").write_text("secret")
+    folder = fill(tmp_path / "data", a_txt="A")
+    (folder / "b.png").symlink_to(folder / "a.txt")
+    shard = FolderShard(folder)
+    assert shard.read(1).parts == {"png": b"A"}
+    (folder / "b.png").unlink()
+    (folder / "b.png").symlink_to(tmp_path / "secret.txt")
+    with pytest.raises(RecordError, match="leads out of the folder"):
+        shard.read(1)
+
+
+def test_a_name_that_is_no_utf_8_is_a_name(tmp_path):
+    fill(tmp_path, a_txt="A")
+    (tmp_path / os.fsdecode(b"\xff.txt")).write_bytes(b"odd")
+    shard = FolderShard(tmp_path)
+    assert [shard.read(row).parts["txt"] for row in range(len(shard))] == [b"A", b"odd"]
+    assert shard.identity()
+
+
 def test_bad_records_leave_the_others(tmp_path):
     fill(tmp_path, a_txt="A", b_txt="B" * 50, c_txt="C", d_txt="D")
     (tmp_path / "a.TXT").write_text("again")

@@ -57,6 +57,8 @@ def test_lines_across_blocks(tmp_path, monkeypatch, size):
         (b'{"n_path": "../outside.txt"}', "leads out of the folder"),
         (b'{"n_path": "/etc/passwd"}', "leads out of the folder"),
         (b'{"n": {"path": "https://x/y.png"}}', "is a URL"),
+        (b'{"n_path": "\\ud800.png"}', "is no path"),
+        (b'{"__key__": {"a": 1}, "n": 1}', "is a dict, and no key"),
         (b'{"n": {"path": "large.bin"}}', r"has 151 bytes, at most 150"),
         (b'{"n": 1, "n_path": "small.bin"}', "n is there twice"),
     ],

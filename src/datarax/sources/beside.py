@@ -16,7 +16,7 @@ def read_beside(path: str, *, folder: str, limits: Limits) -> bytes:
     """
     if is_url(path) or is_url(folder):
         raise DecodeError(f"{path!r} is a URL, or beside one: only local files are read")
-    if "\0" in path:
+    if "\0" in path or any("\ud800" <= c <= "\udfff" for c in path):
         raise DecodeError(f"{path!r} is no path")
     base = os.path.realpath(folder)
     place = os.path.realpath(os.path.join(base, path))

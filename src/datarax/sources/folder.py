@@ -102,7 +102,10 @@ class FolderShard:
         self._faults.append(Fault(self.name, name, reason=reason))
 
     def _read_file(self, row: int, suffix: str, below: str) -> bytes:
-        path = os.path.join(self.name, below)
+        base = os.path.realpath(self.name)
+        path = os.path.realpath(os.path.join(base, below))
+        if os.path.commonpath([base, path]) != base:  # a link that was turned since
+            raise self._refusal(row, suffix, "leads out of the folder")
         try:
             size = os.path.getsize(path)
             if size > self.limits.member_bytes:
@@ -159,7 +162,8 @@ class FolderSource(ShardedSource):
 def _digest_of(folder: str, files: Iterable[str]) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for name in sorted(files):
-        digest.update(f"{name} {os.path.getsize(os.path.join(folder, name))};".encode())
+        size = os.path.getsize(os.path.join(folder, name))
+        digest.update(os.fsencode(name) + f" {size};".encode())
     return digest.hexdigest()
 
 

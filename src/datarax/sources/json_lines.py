@@ -13,7 +13,7 @@ from datarax.sources.decode_json import parse_json
 from datarax.sources.files import FilesSource
 from datarax.sources.limits import Limits
 from datarax.sources.record import DecodeError, Fault, RawRecord, RecordError
-from datarax.sources.row_key import KEY
+from datarax.sources.row_key import KEY, key_of
 from datarax.sources.tar_bytes import open_bytes
 
 BLOCK = 2**22
@@ -72,7 +72,7 @@ class JsonLinesShard:
             key, parts = self._parts(row)
         except DecodeError as error:
             raise RecordError(Fault(self.name, str(row), row, reason=str(error))) from error
-        return RawRecord(str(row) if key is None else str(key), parts)
+        return RawRecord(key, parts)
 
     def identity(self) -> str:
         """Of the file's name without its folder, and its content (not that of the files)."""
@@ -99,7 +99,7 @@ class JsonLinesShard:
             sizes.append(size - begin)
         return np.array(starts, np.int64), np.array(sizes, np.int64), digest.hexdigest()
 
-    def _parts(self, row: int) -> tuple[Any, dict[str, Any]]:
+    def _parts(self, row: int) -> tuple[str, dict[str, Any]]:
         start, size = int(self._starts[row]), int(self._sizes[row])
         if size > self.limits.member_bytes:
             most = f"at most {self.limits.member_bytes} (Limits.member_bytes)"
@@ -116,7 +116,7 @@ class JsonLinesShard:
             if part in parts:
                 raise DecodeError(f"{part} is there twice")
             parts[part] = value if linked is None else self._read_file(name, linked)
-        return key, parts
+        return key_of(key, row=row), parts
 
     def _read_file(self, name: str, path: str) -> bytes:
         try:

@@ -1,5 +1,6 @@
 """Records of ArrayRecord files."""
 
+import functools
 import os
 import re
 import threading
@@ -102,7 +103,7 @@ class ArrayRecordShard:
         return f"{os.path.basename(self.name)} {self._size} {self._count} {self._end:08x}"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (self.name, self.limits)
+        return functools.partial(type(self), limits=self.limits), (self.name,)
 
     def _open(self) -> tuple[Any, int]:
         if self._size == 0:
@@ -220,7 +221,3 @@ def _require_array_record() -> Any:
     except ImportError as error:
         raise ImportError("ArrayRecord files: pip install 'datarax[arrayrecord]'") from error
     return array_record_module
-
-
-def _reopened(name: str, limits: Limits) -> ArrayRecordShard:
-    return ArrayRecordShard(name, limits=limits)

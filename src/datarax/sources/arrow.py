@@ -2,6 +2,7 @@
 
 import bisect
 import contextlib
+import functools
 import hashlib
 import itertools
 import os
@@ -107,7 +108,7 @@ class ArrowShard:
         return f"{os.path.basename(self.name)} {self._size} {self._digest.hexdigest()}"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (self.name, self.limits)
+        return functools.partial(type(self), limits=self.limits), (self.name,)
 
     def _lose(self, reason: str) -> None:
         self.faults = (*self.faults, Fault(self.name, reason=reason))
@@ -237,7 +238,3 @@ class ArrowSource(FilesSource):
 
     open_shard = ArrowShard
     suffixes = (".arrow", ".arrows", ".ipc", ".feather")
-
-
-def _reopened(name: str, limits: Limits) -> ArrowShard:
-    return ArrowShard(name, limits=limits)

@@ -38,6 +38,15 @@ class FilesSource(ShardedSource):
     ) -> None:
         made = fields_of(fields)
         for_shards = made.limits if limits is None and made is not None else limits
-        names = expand_paths(paths, suffixes=self.suffixes)
+        names = self.expand(paths)
         shards = [type(self).open_shard(name, limits=for_shards) for name in names]
         super().__init__(shards, fields=made, limits=limits)
+
+    @classmethod
+    def expand(cls, paths: str | Path | Iterable[str | Path]) -> list[str]:
+        """The files that paths mean.
+
+        Raises:
+          ValueError: if no file is found.
+        """
+        return expand_paths(paths, suffixes=cls.suffixes)

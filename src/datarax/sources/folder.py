@@ -2,15 +2,13 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from datarax.sources.fields import Fields
+from datarax.sources.files import FilesSource
 from datarax.sources.limits import Limits
 from datarax.sources.paths import INDEX_SUFFIX
 from datarax.sources.record import Fault, RawRecord, RecordError
-from datarax.sources.sharded import ShardedSource, fields_of
 
 
 class FolderShard:
@@ -120,18 +118,10 @@ class FolderShard:
         return RecordError(Fault(self.name, self._keys[row], row, suffix, f"the file {reason}"))
 
 
-class FolderSource(ShardedSource):
-    """The records of folders, as `fields` reads them; see `FolderShard` for what is a record.
+class FolderSource(FilesSource):
+    """The records of local folders, as `fields` reads them; see `FolderShard` for what is a record.
 
-    Args:
-      paths: local folders.
-      fields: what a record's parts become, or the mapping of it that a TOML file has; `None` infers
-        it from the first records.
-      limits: on what the parts may ask for; `None` leaves those of `fields`, or the usual ones.
-
-    Raises:
-      ValueError: if a path is no folder, there is no record at all, or no field can be inferred.
-      OSError: if a folder cannot be read.
+    The arguments and errors are those of `FilesSource`, but paths are folders alone.
 
     Example:
       >>> import pathlib, tempfile
@@ -143,20 +133,20 @@ class FolderSource(ShardedSource):
       [['caption', 'caption_mask', 'n'], ['caption', 'caption_mask']]
     """
 
-    def __init__(
-        self,
-        paths: str | Path | Iterable[str | Path],
-        *,
-        fields: Fields | Mapping[str, Any] | None = None,
-        limits: Limits | None = None,
-    ) -> None:
-        made = fields_of(fields)
-        for_shards = made.limits if limits is None and made is not None else limits
-        names = [paths] if isinstance(paths, str | Path) else list(paths)
-        if wrong := [os.fspath(name) for name in names if not os.path.isdir(name)]:
+    open_shard = FolderShard
+    suffixes = ()
+
+    @classmethod
+    def expand(cls, paths: str | Path | Iterable[str | Path]) -> list[str]:
+        """The folders themselves.
+
+        Raises:
+          ValueError: if a path is none.
+        """
+        names = [os.fspath(p) for p in ([paths] if isinstance(paths, str | Path) else paths)]
+        if wrong := [name for name in names if not os.path.isdir(name)]:
             raise ValueError(f"expected folders, got {wrong}")
-        shards = [FolderShard(name, limits=for_shards) for name in names]
-        super().__init__(shards, fields=made, limits=limits)
+        return names
 
 
 def _digest_of(folder: str, files: Iterable[str]) -> str:

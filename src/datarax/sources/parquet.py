@@ -1,6 +1,7 @@
 """Records of Parquet files, at random access by row group."""
 
 import bisect
+import functools
 import hashlib
 import itertools
 import os
@@ -100,7 +101,7 @@ class ParquetShard:
         return f"{os.path.basename(self.name)} {self._size} {self._digest}"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (self.name, self.limits)
+        return functools.partial(type(self), limits=self.limits), (self.name,)
 
     def _read_footer(self) -> list[int]:
         """The rows of each row group; none, and a fault, if that cannot be known."""
@@ -209,7 +210,3 @@ def _group_rows(metadata: Any) -> list[int]:
     if any(count < 0 for count in counts) or sum(counts) != metadata.num_rows:
         raise ValueError(f"row groups of {counts[:8]}... rows are {metadata.num_rows} together")
     return counts
-
-
-def _reopened(name: str, limits: Limits) -> ParquetShard:
-    return ParquetShard(name, limits=limits)

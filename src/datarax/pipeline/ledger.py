@@ -24,6 +24,7 @@ class Ledger:
     Args:
       path: the file, read if it is there, made with the first fault; `None` keeps them in memory. A
         last line that was cut by a kill is repaired.
+      is_logged: whether new faults are logged.
 
     Raises:
       ValueError: if a line of the file is not a fault.
@@ -36,7 +37,8 @@ class Ledger:
       (1, 0, 1)
     """
 
-    def __init__(self, path: str | Path | None) -> None:
+    def __init__(self, path: str | Path | None, *, is_logged: bool = True) -> None:
+        self.is_logged = is_logged
         self.path = None if path is None else Path(path)
         known = [] if self.path is None else _repaired(self.path)
         self._known = dict.fromkeys(known)
@@ -71,7 +73,8 @@ class Ledger:
         for fault in new:
             self._known[fault] = None
             self.by_field[fault.field or "(record)"] += 1
-            self._log(fault)
+            if self.is_logged:
+                self._log(fault)
         return len(new)
 
     def summary(self) -> str:

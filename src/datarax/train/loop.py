@@ -119,6 +119,7 @@ class Trainer:
             on_error=on_error,
             error_caps=ErrorCaps(fraction=config.error_fraction, consecutive=config.error_run),
             threads=threads,
+            ledger=Ledger(None, is_logged=False),  # `keep_ledger` tells them
         )
         self.total = config.epochs * len(self.pipeline)
         self.validation = split_table(config, "validation", ledger=self.pipeline.ledger)

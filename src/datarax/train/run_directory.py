@@ -11,7 +11,7 @@ METRICS_FILE = "metrics.jsonl"
 TIMINGS_FILE = "timings.jsonl"
 EVALUATION_FILE = "evaluation.json"
 CHECKPOINTS = "checkpoints"
-LEDGER_FILE = "quarantine.jsonl"
+LEDGER_FILE = "quarantine.jsonl"  # of `pipeline.ledger`, which would import JAX here
 MADE_LATER = (
     METRICS_FILE,
     TIMINGS_FILE,

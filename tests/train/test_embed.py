@@ -1,5 +1,6 @@
 """Embeddings of shards in Parquet: each record once, with its key, byte for byte after a kill."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -7,9 +8,11 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
+from flax import nnx
 from shard_files import write_tars
 
 from datarax.cli import main
@@ -133,6 +136,10 @@ def test_the_command_goes_on_and_refuses_another_place(run, data, whole, place, 
     assert "5 were there; 2 bad records" in out
     assert main(["embed", str(run.path), str(place / "train"), str(whole)]) == 2
     assert "holds embeddings of other shards" in capfd.readouterr().err
+    graph, state = nnx.split(run.model)
+    doubled = nnx.merge(graph, jax.tree.map(lambda x: 2 * x if x.dtype == np.float32 else x, state))
+    with pytest.raises(ValueError, match="holds embeddings of other parameters"):
+        embed_shards(dataclasses.replace(run, model=doubled), str(data), whole)
     (tmp_path / "notes.txt").write_text("mine")
     assert main(["embed", str(run.path), str(data), str(tmp_path)]) == 2
     assert "is not empty, and holds no embeddings" in capfd.readouterr().err

@@ -45,7 +45,7 @@ def inspect(
     from datarax.sources.open import open_source
     from datarax.sources.subset import rows_of_faults
     from datarax.train.config import TrainConfig
-    from datarax.train.data import fields_of, limits_of
+    from datarax.train.towers import fields_of, limits_of
 
     chosen = TrainConfig(data=paths[0], **settings)
     listed = None if ledger is None else read_ledger(ledger)

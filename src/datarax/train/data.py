@@ -2,19 +2,17 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from datarax.core.data_source import DataSourceModule
 from datarax.pipeline.ledger import read_ledger
-from datarax.sources.fields import Fields
 from datarax.sources.glyphs import GlyphsSource, Split
-from datarax.sources.limits import Limits
+from datarax.sources.open import open_source
 from datarax.sources.sharded import ShardedSource
 from datarax.sources.subset import SplitRows, SubsetSource, rows_of_faults
 from datarax.train.config import GLYPHS, TrainConfig
 from datarax.train.settings import suggestion
-from datarax.train.towers import fit_towers
+from datarax.train.towers import fields_of, fit_towers, limits_of
 
 
 def with_fields(config: TrainConfig) -> TrainConfig:
@@ -31,7 +29,7 @@ def with_fields(config: TrainConfig) -> TrainConfig:
         return config
     fields = fields_of(config)
     if fields is None:
-        fields = open_shards(config.data, limits=limits_of(config)).fields
+        fields = open_source(config.data, limits=limits_of(config)).fields
     towers = config.towers or fit_towers(fields)
     for tower in towers:
         if tower not in fields.fields:
@@ -49,33 +47,6 @@ def with_fields(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(config, fields=plain, towers=towers)
 
 
-def fields_of(config: TrainConfig) -> Fields | None:
-    """The fields that a configuration sets; `None` where they are to be inferred.
-
-    Raises:
-      ValueError: if they cannot be, naming the field.
-    """
-    if config.fields is None:
-        return None
-    return Fields.from_mapping(config.fields, limits=limits_of(config))
-
-
-def limits_of(config: TrainConfig) -> Limits:
-    """The limits of a configuration.
-
-    Raises:
-      ValueError: for one that there is not, or that is out of range.
-    """
-    given: Mapping[str, Any] = config.limits or {}
-    known = {field.name for field in dataclasses.fields(Limits)}
-    for name, value in given.items():
-        if name not in known:
-            raise ValueError(f"limits: there is no limit {name!r}; {suggestion(name, known)}")
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"limits: {name} must be a number, got {value!r}")
-    return Limits(**given)
-
-
 def open_split(config: TrainConfig, split: Split) -> DataSourceModule:
     """The records of a split of a configuration's data; "all" of them.
 
@@ -86,7 +57,7 @@ def open_split(config: TrainConfig, split: Split) -> DataSourceModule:
     if config.data == GLYPHS:
         return GlyphsSource(split, limit=config.limit)
     own = {"validation": config.validation, "test": config.test}.get(split)
-    source = open_shards(own or config.data, fields=fields_of(config), limits=limits_of(config))
+    source = open_source(own or config.data, fields=fields_of(config), limits=limits_of(config))
     rows: Sequence[int] = range(len(source)) if own else _own_rows(config, source, split)
     if len(rows) == 0:
         raise ValueError(
@@ -111,12 +82,3 @@ def _own_rows(config: TrainConfig, source: ShardedSource, split: Split) -> Seque
     if split == "all":
         return range(len(source))
     return SplitRows(len(source), every=config.held_out, split=split)
-
-
-def open_shards(
-    paths: str, *, fields: Fields | None = None, limits: Limits | None = None
-) -> ShardedSource:
-    """The records of shards, whose readers are imported when there are such."""
-    from datarax.sources.open import open_source
-
-    return open_source(paths, fields=fields, limits=limits)

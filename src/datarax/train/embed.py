@@ -1,12 +1,15 @@
 """The embeddings of every record of some shards, as Parquet files beside their keys."""
 
+import hashlib
 import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
+from flax import nnx
 from tqdm import tqdm
 
 from datarax.core.element_batch import Batch
@@ -17,12 +20,11 @@ from datarax.sources.cache import write_atomically
 from datarax.sources.open import open_shards
 from datarax.sources.shard import Shard
 from datarax.sources.sharded import ShardedSource
-from datarax.train.data import fields_of, limits_of
 from datarax.train.files import write_file
 from datarax.train.model import FUSED
 from datarax.train.run import EMBED_ROWS, Run
 from datarax.train.run_directory import LEDGER_FILE
-from datarax.train.towers import columns_of, masked_towers
+from datarax.train.towers import columns_of, fields_of, limits_of, masked_towers
 
 STATE_FILE = "embedded.json"
 
@@ -82,6 +84,7 @@ def _check_state(run: Run, shards: Sequence[Shard], out: Path) -> None:
     state = {
         "run": str(run.path.resolve()),
         "step": run.step,
+        "parameters": _digest(run),
         "shards": [[shard.name, shard.identity()] for shard in shards],
     }
     path = out / STATE_FILE
@@ -97,6 +100,14 @@ def _check_state(run: Run, shards: Sequence[Shard], out: Path) -> None:
         raise ValueError(f"{out} is not empty, and holds no embeddings: choose another place")
     out.mkdir(parents=True, exist_ok=True)
     write_file(path, (json.dumps(state, indent=1) + "\n").encode())
+
+
+def _digest(run: Run) -> str:
+    """16 hex digits that change with the model."""
+    digest = hashlib.blake2b(digest_size=8)
+    for leaf in jax.tree.leaves(nnx.state(run.model, nnx.Param)):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
 
 
 def _table(run: Run, shard: Shard, *, ledger: Ledger, threads: int | None) -> Any:

@@ -1,5 +1,6 @@
 """Which fields can be embedded, and the encoder of each."""
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -20,7 +21,9 @@ from datarax.sources.decode_audio import AudioDecoder
 from datarax.sources.decode_image import CHANNELS, ImageDecoder
 from datarax.sources.decode_text import TextDecoder
 from datarax.sources.fields import Fields
+from datarax.sources.limits import Limits
 from datarax.train.config import GLYPHS, TrainConfig
+from datarax.train.settings import suggestion
 
 FEATURES = 256
 SMALLEST_SIDE = 7  # of the last map of a picture's encoder
@@ -29,15 +32,43 @@ GLYPH_ENCODERS = {"image": ImageEncoder, "outline": PointEncoder, "name": TextEn
 ENCODED = (ImageDecoder, TextDecoder, TokensDecoder, AudioDecoder, ArrayDecoder)
 
 
+def fields_of(config: TrainConfig) -> Fields | None:
+    """The fields that a configuration sets; `None` where they are to be inferred.
+
+    Raises:
+      ValueError: if they cannot be, naming the field.
+    """
+    if config.fields is None:
+        return None
+    return Fields.from_mapping(config.fields, limits=limits_of(config))
+
+
+def limits_of(config: TrainConfig) -> Limits:
+    """The limits of a configuration.
+
+    Raises:
+      ValueError: for one that there is not, or that is out of range.
+    """
+    given: Mapping[str, Any] = config.limits or {}
+    known = {field.name for field in dataclasses.fields(Limits)}
+    for name, value in given.items():
+        if name not in known:
+            raise ValueError(f"limits: there is no limit {name!r}; {suggestion(name, known)}")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"limits: {name} must be a number, got {value!r}")
+    return Limits(**given)
+
+
 def fields_of_config(config: TrainConfig) -> Fields:
     """The fields of a configuration of shards, which must have them.
 
     Raises:
       ValueError: if they cannot be, naming the field.
     """
-    if config.fields is None:
+    fields = fields_of(config)
+    if fields is None:
         raise ValueError("fields: the configuration of these shards has none")
-    return Fields.from_mapping(config.fields)
+    return fields
 
 
 def fit_towers(fields: Fields) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Training from tars and nothing else: two fields, and three of which some lack."""
 
+import dataclasses
 import itertools
 import json
 
@@ -11,6 +12,7 @@ from shard_files import write_tars
 
 from datarax.cli import main
 from datarax.pipeline import read_ledger
+from datarax.sources.subset import SPLITS, SplitRows
 from datarax.train import TrainConfig, load_run, train
 from datarax.train.data import open_split, with_fields
 from datarax.train.report import write_report
@@ -27,6 +29,7 @@ SETTINGS = {
     "error_fraction": 0.5,
 }
 BAD = (5, 20, 40)
+TOWERS = ("image", "caption", "npy")
 
 
 def two_of_three(number):
@@ -54,7 +57,7 @@ def test_fields_towers_and_what_lacks_are_guessed_and_kept(run):
     assert run.config.towers == ("image", "caption", "npy")
     assert {f["missing"] for f in run.config.fields.values()} == {"mask"}
     assert load_run(run.path).config == run.config
-    assert with_fields(run.config) is not None
+    assert with_fields(run.config) == run.config
     pairs = {(row["query"], row["target"]): row for row in run.evaluation["retrieval"]}
     assert set(pairs) == {(a, b) for a in run.config.towers for b in run.config.towers if a != b}
     test = open_split(run.config, "test")
@@ -85,7 +88,7 @@ def test_bad_records_are_listed_once_and_harm_nothing(run, folder, tmp_path):
         source[0]
 
 
-def test_the_same_again_with_other_threads_and_after_an_interruption(run, folder, tmp_path):
+def test_the_same_again_without_threads(run, folder, tmp_path):
     config = TrainConfig(data=str(folder), **SETTINGS)
     again = train(config, tmp_path / "again", threads=0)
     assert (again.path / "metrics.jsonl").read_bytes() == (run.path / "metrics.jsonl").read_bytes()
@@ -122,10 +125,38 @@ def test_the_command_line_takes_a_place_and_a_file(folder, tmp_path, capfd):
     arguments = ["train", str(folder), "--config", str(file), "--set", "epochs=1"]
     assert main([*arguments, "--out", str(tmp_path / "run")]) == 0
     out, _ = capfd.readouterr()
-    assert "88 records" not in out  # those of the training split alone
+    kept = len(SplitRows(88, every=10, split="train"))
+    assert f"{kept} records, shuffled anew each epoch" in out
     assert "picture → words" in out
     assert "in lockstep: yes" in out
     assert main(["evaluate", str(tmp_path / "run"), "--split", "validation"]) == 0
+
+
+def test_settings_of_the_splits(folder):
+    base = {"data": str(folder), "towers": ("caption", "npy")}
+
+    def sizes(**settings):
+        config = with_fields(TrainConfig(**base, **settings))
+        return [len(open_split(config, split)) for split in ("train", "validation", "test", "all")]
+
+    assert sizes(held_out=10) == [len(SplitRows(88, every=10, split=s)) for s in SPLITS] + [88]
+    assert sum(sizes(held_out=4)[:3]) == 88
+    assert sizes(held_out=4)[1] > sizes(held_out=10)[1]
+    assert sizes(held_out=4, eval_records=5)[1:3] == [5, 5]
+    assert sizes(limit=3) == [3, 3, 3, 3]
+    other = str(folder / "data-2.tar")
+    assert sizes(validation=other, test=other) == [88, 37, 37, 88]
+
+
+def test_limits_and_on_error_reach_the_reading(folder, tmp_path):
+    settings = {**SETTINGS, "data": str(folder), "epochs": 1}
+    with pytest.raises(ValueError, match="image"):
+        train(TrainConfig(**settings, on_error="raise"), tmp_path / "one")
+    limits = TrainConfig(**{**settings, "error_fraction": 0.1}, limits={"pixels": 10})
+    fields = with_fields(dataclasses.replace(limits, limits=None)).fields
+    source = open_split(dataclasses.replace(limits, fields=fields, towers=TOWERS), "train")
+    with pytest.raises(ValueError, match="pixels"):
+        source[0]
 
 
 def refused(arguments, capfd):

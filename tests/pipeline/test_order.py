@@ -22,6 +22,35 @@ def test_each_position_is_grains(records, seed, epoch):
     assert part.tolist() == expected[start:stop]
 
 
+@pytest.mark.parametrize("records", [2**16, 2**16 + 2, 2**17 + 1, 10**9, 2**40 + 3])
+def test_large_sets_are_grains_too(records):
+    shuffled = grain.MapDataset.range(records).seed(11).shuffle().repeat()
+    for start in (0, 1000, records - 1500):
+        rows = epoch_order(
+            records, epoch=4, seed=11, shuffle=True, start=start, stop=start + 1500
+        ).tolist()
+        assert rows[::37] == [shuffled[4 * records + start + at] for at in range(0, 1500, 37)]
+
+
+@pytest.mark.parametrize("records", [2**16 - 1, 2**16, 2**16 + 1, 2**18 + 1])
+def test_each_record_comes_once(records):
+    order = epoch_order(records, epoch=2, seed=3, shuffle=True)
+    assert np.array_equal(np.sort(order), np.arange(records))
+
+
+def test_parts_of_an_epoch_are_not_shared():
+    first = epoch_order(40, epoch=0, seed=0, shuffle=True)
+    expected = first.copy()
+    first[:] = 0
+    assert np.array_equal(epoch_order(40, epoch=0, seed=0, shuffle=True), expected)
+    large = epoch_order(10**6, epoch=0, seed=0, shuffle=True, start=0, stop=5)
+    expected = large.copy()
+    large[:] = 0
+    again = epoch_order(10**6, epoch=0, seed=0, shuffle=True, start=0, stop=5)
+    assert np.array_equal(again, expected)
+    assert len(epoch_order(10**6, epoch=0, seed=0, shuffle=True, start=9, stop=9)) == 0
+
+
 def test_every_seed_and_epoch_has_its_own_order():
     orders = {
         tuple(epoch_order(50, epoch=epoch, seed=seed, shuffle=True))

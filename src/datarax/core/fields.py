@@ -95,5 +95,8 @@ def flatten(tree: Mapping[Any, Any], prefix: Path = ()) -> dict[Path, Any]:
     flat: dict[Path, Any] = {}
     for name, value in tree.items():
         path = (*prefix, name if isinstance(name, str) else repr(name))
-        flat |= flatten(value, path) if isinstance(value, Mapping) else {path: value}
+        if isinstance(value, Mapping):
+            flat |= flatten(value, path)
+        else:
+            flat[path] = value
     return flat

@@ -59,6 +59,7 @@ class Assembler:
         self._expected = [
             (path, ".".join(path), s.shape, np.dtype(s.dtype)) for path, s in self.spec.items()
         ]
+        self._paths = {name: path for path, name, _, _ in self._expected}
 
     def empty(self, records: np.ndarray, size: int) -> Rows:
         """Rows of zeros, none of them valid."""
@@ -99,12 +100,12 @@ class Assembler:
     def _read(self, rows: Rows, row: int, number: int) -> None:
         element = self.source[number]
         values = self._checked(element, number)
-        for path, name, _, _ in self._expected:  # nothing is written before all is checked
-            if path in values:
-                rows.data[path][row] = values[path]
-                if name in rows.presence:
-                    rows.presence[name][row] = True
-        rows.metadata[row] = dict(element.metadata or {})
+        for path, value in values.items():  # nothing is written before all is checked
+            rows.data[path][row] = value
+        for name, there in rows.presence.items():
+            there[row] = self._paths[name] in values
+        if element.metadata:
+            rows.metadata[row] = dict(element.metadata)
         rows.valid[row] = True
 
     def _checked(self, element: Element, number: int) -> dict[Path, np.ndarray]:

@@ -64,12 +64,11 @@ class ArrayRecordShard:
         with open_binary(self.name) as file:
             file.seek(max(0, self._size - 2**16))
             self._end = zlib.crc32(file.read())
-        self._lock = threading.Lock()
         self._owner = object()
         weakref.finalize(self, SHARED.drop, self._owner)
         self._count = 0
         try:
-            self._count = SHARED.get((self._owner, 0), self._open).num_records()
+            self._count = self._reader().num_records()
         except DecodeError as error:
             self.faults = (Fault(self.name, reason=str(error)),)
 
@@ -105,6 +104,10 @@ class ArrayRecordShard:
     def __reduce__(self) -> tuple[Any, ...]:
         return functools.partial(type(self), limits=self.limits), (self.name,)
 
+    def _reader(self) -> Any:
+        """This thread's own: the library's must not be shared."""
+        return SHARED.get((self._owner, threading.get_ident()), self._open)
+
     def _open(self) -> tuple[Any, int]:
         if self._size == 0:
             raise DecodeError("the file is empty")
@@ -123,10 +126,9 @@ class ArrayRecordShard:
 
     def _bytes(self, row: int) -> bytes:
         self._watch.ask(self._check_version)
-        reader = SHARED.get((self._owner, 0), self._open)
+        reader = self._reader()
         try:
-            with self._lock:
-                (record,) = reader.read([row])
+            (record,) = reader.read([row])
         except (RuntimeError, ValueError, IndexError) as error:
             raise self._damage(error, "cannot be read") from error
         return bytes(record)

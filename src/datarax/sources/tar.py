@@ -1,6 +1,7 @@
 """Records of WebDataset tars, at random access."""
 
 import logging
+import operator
 import os
 from pathlib import Path
 
@@ -67,7 +68,11 @@ class TarShard:
             except DecodeError as error:
                 lost.append(("", str(error)))
         self._index = EMPTY if lost else _index_of(self._bytes)
-        lost += self._index.lost
+        index = self._index
+        self._has_refused = bool(
+            index.flaws.any() or index.sizes.max(initial=0) > self.limits.member_bytes
+        )
+        lost += index.lost
         self.faults = tuple(Fault(self.name, key, reason=reason) for key, reason in lost)
 
     def __len__(self) -> int:
@@ -84,15 +89,14 @@ class TarShard:
         index = self._index
         if not 0 <= row < len(index):
             raise IndexError(f"record {row} of {len(index)} in {self.name}")
-        members = slice(int(index.starts[row]), int(index.starts[row + 1]))
+        members = slice(*index.starts[row : row + 2].tolist())
         offsets, sizes = index.offsets[members].tolist(), index.sizes[members].tolist()
         names = [index.suffix_names[place] for place in index.suffixes[members].tolist()]
-        flaws = index.flaws[members].tolist()
-        for name, size, flaw in zip(names, sizes, flaws, strict=True):
-            if flaw or size > self.limits.member_bytes:
-                raise self._refusal(row, name, size=size, flaw=flaw)
-        parts = _read_parts(self._bytes, offsets, sizes)
-        return RawRecord(index.key(row), dict(zip(names, parts, strict=True)))
+        if self._has_refused:
+            for name, size, flaw in zip(names, sizes, index.flaws[members].tolist(), strict=True):
+                if flaw or size > self.limits.member_bytes:
+                    raise self._refusal(row, name, size=size, flaw=flaw)
+        return RawRecord(index.key(row), _read_parts(self._bytes, names, offsets, sizes))
 
     def identity(self) -> str:
         """Of the name without its folder, and all headers: the same on any host."""
@@ -138,11 +142,15 @@ def _index_of(content: Bytes) -> TarIndex:
     return index
 
 
-def _read_parts(content: Bytes, offsets: list[int], sizes: list[int]) -> list[bytes]:
-    """Each member's bytes; in one read where they lie close together."""
-    ends = [offset + size for offset, size in zip(offsets, sizes, strict=True)]
-    first, last = min(offsets), max(ends)
-    if len(offsets) > 1 and last - first <= min(TOGETHER, sum(sizes) + GAP * len(sizes)):
-        data = content.read(first, last - first)
-        return [data[a - first : b - first] for a, b in zip(offsets, ends, strict=True)]
-    return [content.read(a, b - a) for a, b in zip(offsets, ends, strict=True)]
+def _read_parts(
+    content: Bytes, names: list[str], offsets: list[int], sizes: list[int]
+) -> dict[str, bytes]:
+    """Each member's bytes by name; in one read where they lie close together."""
+    members = list(zip(names, offsets, sizes, strict=True))
+    if len(members) > 1:
+        first = min(offsets)
+        length = max(map(operator.add, offsets, sizes)) - first
+        if length <= min(TOGETHER, sum(sizes) + GAP * len(sizes)):
+            data = content.read(first, length)
+            return {name: data[a - first : a - first + size] for name, a, size in members}
+    return {name: content.read(offset, size) for name, offset, size in members}

@@ -96,7 +96,7 @@ class LocalBytes:
             raise OSError(f"{self.path} has changed since it was opened first")
 
     def _read(self, handle: int, offset: int, size: int) -> bytes:
-        self._watch.ask(lambda: self._check_version(handle))
+        self._watch.ask(self._check_version, handle)
         piece = os.pread(handle, size, offset)
         if len(piece) == size:
             return piece

@@ -2,6 +2,9 @@
 
 import time
 from collections.abc import Callable
+from typing import ParamSpec
+
+P = ParamSpec("P")
 
 SECONDS_BETWEEN = 1.0
 
@@ -14,17 +17,17 @@ class Watch:
 
     Example:
       >>> watch = Watch()
-      >>> watch.ask(lambda: print("still the same"))
+      >>> watch.ask(print, "still the same")
       still the same
-      >>> watch.ask(lambda: print("asked again"))
+      >>> watch.ask(print, "asked again")
     """
 
     def __init__(self) -> None:
         self._asked = float("-inf")
 
-    def ask(self, question: Callable[[], None]) -> None:
-        """Call `question`, unless it was answered within the last second."""
+    def ask(self, question: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Call `question` with the arguments, unless it was answered within the last second."""
         now = time.monotonic()
         if now - self._asked >= SECONDS_BETWEEN:
-            question()
+            question(*args, **kwargs)
             self._asked = now

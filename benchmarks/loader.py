@@ -3,9 +3,13 @@
 Each call gives so many batches, images and captions, in a shuffled order of 2^17 records: those of
 the files again and again. What is read ahead for the next call is done in the untimed one. The
 files are in the page cache for all.
+
+webdataset and Hugging Face datasets are beside it where they are installed (the extra `bench`).
 """
 
+import collections
 import concurrent.futures
+import importlib.util
 import io
 import itertools
 import tarfile
@@ -38,6 +42,10 @@ BATCH, THREADS = 64, 2
 SHUFFLED = 2**17  # records that are shuffled; Grain's order costs more for few
 LIMITS = Limits()
 SOURCES = {"tar": TarSource, "parquet": ParquetSource, "arrayrecord": ArrayRecordSource}
+RIVALS = {
+    "webdataset": "webdataset, tar, in order, 1 thread",
+    "datasets": f"datasets, Arrow copy of parquet, {THREADS} threads",
+}
 
 
 @dataclass(frozen=True)
@@ -70,8 +78,24 @@ def report(quick: bool) -> Report:
     for kind in KINDS:
         with tempfile.TemporaryDirectory() as folder:
             measure(out, kind, Path(folder), records=128 if quick else kind.records, quick=quick)
-    out.note("Not beside it: webdataset and Hugging Face datasets, which bring torch.")
+    present = rivals_present()
+    if "webdataset" in present:
+        out.note(
+            f"webdataset reads in the order of the file, on one thread where others have {THREADS}:"
+            " its loader with workers is torch's."
+        )
+    if "datasets" in present:
+        out.note(
+            "datasets reads the Arrow file that it has made of the Parquet file, untimed; the"
+            " threads are this script's, each at a batch of its own."
+        )
+    if absent := [f"{name} (not installed)" for name in RIVALS if name not in present]:
+        out.note(f"Not beside it: {', '.join(absent)}.")
     return out
+
+
+def rivals_present() -> list[str]:
+    return [name for name in RIVALS if importlib.util.find_spec(name) is not None]
 
 
 def measure(out: Report, kind: Kind, folder: Path, *, records: int, quick: bool) -> None:
@@ -98,6 +122,9 @@ def measure(out: Report, kind: Kind, folder: Path, *, records: int, quick: bool)
         pipelines.append(Pipeline(made, batch_size=BATCH, seed=0, threads=THREADS))
         variants[name] = epoch_of(iter_forever(pipelines[-1]), steps)
     variants["bare Grain, arrayrecord"] = epoch_of(grain_batches(folder, kind, fields), steps)
+    rivals = {"webdataset": webdataset_batches, "datasets": datasets_batches}
+    for name in rivals_present():
+        variants[RIVALS[name]] = epoch_of(rivals[name](folder, kind, fields), steps)
     times = interleaved(variants, rounds=2 if quick else 5)
     for pipeline in pipelines:
         pipeline.close()
@@ -151,20 +178,64 @@ def epoch_of(batches: Iterator[object], steps: int) -> Callable[[], object]:
     return run
 
 
-def grain_batches(folder: Path, kind: Kind, fields: Fields) -> Iterator[object]:
-    """Grain's own data source, map and batch, with our decoders."""
+def decoder_of(fields: Fields) -> Callable[[bytes, bytes | str], tuple[np.ndarray, ...]]:
+    """From the parts of a record to its picture, its caption and the caption's mask."""
     image, caption = (field.decoder for field in fields.fields.values())
 
-    def decode(record: bytes) -> dict[str, np.ndarray]:
+    def decode(content: bytes, text: bytes | str) -> tuple[np.ndarray, ...]:
+        pixels = image.decode(content, limits=LIMITS)[0]
+        return pixels, *caption.decode(text, limits=LIMITS)
+
+    return decode
+
+
+def grain_batches(folder: Path, kind: Kind, fields: Fields) -> Iterator[object]:
+    """Grain's own data source, map and batch, with our decoders."""
+    decode = decoder_of(fields)
+
+    def read(record: bytes) -> tuple[np.ndarray, ...]:
         parts = msgpack.unpackb(record)
-        text, mask = caption.decode(parts["txt"], limits=LIMITS)
-        picture = image.decode(parts[kind.suffix], limits=LIMITS)[0]
-        return {"image": picture, "caption": text, "caption_mask": mask}
+        return decode(parts[kind.suffix], parts["txt"])
 
     source = ArrayRecordDataSource([str(folder / "a.arrayrecord")])
-    dataset = grain.MapDataset.source(source).shuffle(seed=0).repeat().map(decode).batch(BATCH)
+    dataset = grain.MapDataset.source(source).shuffle(seed=0).repeat().map(read).batch(BATCH)
     options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=2)
     return iter(dataset.to_iter_dataset(options))
+
+
+def webdataset_batches(folder: Path, kind: Kind, fields: Fields) -> Iterator[object]:
+    """The reader, map and batch of webdataset, with our decoders."""
+    import webdataset
+
+    decode = decoder_of(fields)
+    records = webdataset.WebDataset(str(folder / "a.tar"), shardshuffle=False)
+    tuples = records.to_tuple(kind.suffix, "txt").map(lambda parts: decode(*parts))
+    return iter(tuples.batched(BATCH, partial=False).repeat())
+
+
+def datasets_batches(folder: Path, _: Kind, fields: Fields) -> Iterator[object]:
+    """Slices of a shuffled `Dataset`, with our decoders, a batch a task, a task a thread ahead."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    decode = decoder_of(fields)
+    files = datasets.Dataset.from_parquet(str(folder / "a.parquet"), cache_dir=str(folder))
+    many = files.select(np.arange(SHUFFLED) % len(files))
+
+    def read(rows: datasets.Dataset, first: int) -> tuple[np.ndarray, ...]:
+        parts = rows[first : first + BATCH]
+        pairs = zip(parts["image"], parts["caption"], strict=True)
+        decoded = [decode(image["bytes"], text) for image, text in pairs]
+        return tuple(np.stack(part) for part in zip(*decoded, strict=True))
+
+    with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+        ahead: collections.deque[concurrent.futures.Future] = collections.deque()
+        for epoch in itertools.count():
+            rows = many.shuffle(seed=epoch)
+            for first in range(0, SHUFFLED, BATCH):
+                ahead.append(pool.submit(read, rows, first))
+                if len(ahead) > THREADS:
+                    yield ahead.popleft().result()
 
 
 def picture(kind: Kind, number: int) -> bytes:

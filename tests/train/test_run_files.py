@@ -72,3 +72,10 @@ def test_loading_what_is_not_a_trained_run(tmp_path):
     prepare(tmp_path / "run", TrainConfig(), resume=False, overwrite=False)
     with pytest.raises(FileNotFoundError, match="no checkpoint yet"):
         load_run(tmp_path / "run")
+
+
+def test_a_path_that_orbax_cannot_read_is_refused_at_once(tmp_path):
+    for place in (tmp_path / "a[1, 2]", tmp_path / "[x]" / "run"):
+        with pytest.raises(ValueError, match="cannot be kept in a path with"):
+            prepare(place, TrainConfig(), resume=False, overwrite=False)
+        assert not place.exists()

@@ -1,6 +1,7 @@
 """What has to be true of a run directory before training starts in it."""
 
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ TIMINGS_FILE = "timings.jsonl"
 EVALUATION_FILE = "evaluation.json"
 CHECKPOINTS = "checkpoints"
 LEDGER_FILE = "quarantine.jsonl"  # of `pipeline.ledger`, which would import JAX here
+BRACKETS = re.compile(r"\[.+\]")
 MADE_LATER = (
     METRICS_FILE,
     TIMINGS_FILE,
@@ -29,11 +31,14 @@ def prepare(path: Path, config: TrainConfig, *, resume: bool, overwrite: bool) -
     Raises:
       FileExistsError: if `path` is not empty and neither flag is set, or is no run to overwrite.
       FileNotFoundError: if there is no run to resume.
-      ValueError: if both flags are set, or the run was started with another configuration.
+      ValueError: if both flags are set, the run was started with another configuration, or the path
+        has brackets, behind which Orbax does not find again what it has written.
       OSError: if it cannot be written.
     """
     if resume and overwrite:
         raise ValueError("resume and overwrite exclude each other")
+    if BRACKETS.search(str(path.resolve())):
+        raise ValueError(f"{path.resolve()}: checkpoints cannot be kept in a path with [...]")
     if resume:
         _check_resumed(path, config)
         return

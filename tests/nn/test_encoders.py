@@ -231,3 +231,21 @@ def test_word_hashes_tell_anagrams_apart_and_know_a_word_anywhere():
     assert first[0] == first[3]
     assert len(set(first[:3])) == 3
     assert int(hashes[1, 0]) == first[1]
+
+
+def test_padding_beyond_the_mask_changes_nothing():
+    tokens = np.pad(np.arange(1, 6)[None], ((0, 0), (0, 7)))
+    encode = nnx.jit(TokenEncoder(length=12, table_size=32, width=16, rngs=nnx.Rngs(0)))
+    check_cut(encode, tokens, 5, [5, 6, 12])
+    sound = np.zeros((1, 1600), np.float32)
+    sound[:, :333] = np.random.default_rng(0).normal(size=333)
+    options = {"samples": 1600, "rate": 1000, "mels": 8, "width": 16}
+    check_cut(nnx.jit(SoundEncoder(**options, rngs=nnx.Rngs(0))), sound, 333, [350, 360, 700])
+
+
+def check_cut(encode, values, count, lengths):
+    mask = np.arange(values.shape[1])[None] < count
+    whole = encode(jnp.asarray(values), jnp.asarray(mask))
+    for length in lengths:
+        cut = encode(jnp.asarray(values[:, :length]), jnp.asarray(mask[:, :length]))
+        np.testing.assert_allclose(cut, whole, rtol=0, atol=2e-6)

@@ -159,5 +159,7 @@ def test_shapes_must_be_positive(shape):
 
 
 def test_the_length_of_tokens_must_be_positive():
-    with pytest.raises(ValueError, match="length must be a positive integer, got 0"):
+    with pytest.raises(
+        ValueError, match="length must be a positive integer, or several that rise, got 0"
+    ):
         TokensDecoder(length=0)

@@ -61,7 +61,9 @@ def test_what_is_no_text_is_refused(part, reason):
 
 @pytest.mark.parametrize("length", [0, -1, 2.0, True, "3"])
 def test_length_must_be_positive(length):
-    with pytest.raises(ValueError, match="length must be a positive integer, got"):
+    with pytest.raises(
+        ValueError, match="length must be a positive integer, or several that rise, got"
+    ):
         TextDecoder(length=length)
 
 

@@ -15,6 +15,7 @@ from datarax.pipeline import read_ledger
 from datarax.sources.subset import SPLITS, SplitRows
 from datarax.train import TrainConfig, load_run, train
 from datarax.train.data import open_split, with_fields
+from datarax.train.loop import Trainer
 from datarax.train.report import write_report
 from datarax.train.search import search
 
@@ -157,6 +158,22 @@ def test_limits_and_on_error_reach_the_reading(folder, tmp_path):
     source = open_split(dataclasses.replace(limits, fields=fields, towers=TOWERS), "train")
     with pytest.raises(ValueError, match="pixels"):
         source[0]
+
+
+def test_lengths_that_fit_the_batch_change_no_number(folder, tmp_path):
+    base = {**SETTINGS, "data": str(folder), "epochs": 1, "batch_size": 3, "dropout": 0.0}
+    fields = with_fields(TrainConfig(**base, towers=("caption", "npy"))).fields
+    losses = []
+    for length in (12, [9, 10, 12]):
+        chosen = {**fields, "caption": {**fields["caption"], "length": length}}
+        made = train(TrainConfig(**base, fields=chosen), tmp_path / str(length).strip("[]"))
+        text = (made.path / "metrics.jsonl").read_text(encoding="utf-8")
+        lines = [json.loads(line) for line in text.splitlines()]
+        losses.append([line["loss"] for line in lines if line["kind"] == "train"])
+        shapes = {batch["caption"].shape[1] for batch in Trainer(made.config, tmp_path).pipeline}
+        assert shapes == ({12} if length == 12 else {9, 10, 12})
+    assert len(losses[0]) > 20
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
 
 
 def refused(arguments, capfd):

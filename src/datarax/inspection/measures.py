@@ -47,10 +47,12 @@ def measure(decoder: Decoder, part: Any, arrays: tuple[np.ndarray, ...]) -> Meas
         case TextDecoder():
             text = text_of(part)
             size = len(text.encode())
-            return Measured(sizes={"text (bytes)": size}, text=text, is_cut=size > decoder.length)
+            return Measured(
+                sizes={"text (bytes)": size}, text=text, is_cut=size > decoder.lengths[-1]
+            )
         case TokensDecoder():
             whole = len(part) if isinstance(part, list | np.ndarray) else int(arrays[1].sum())
-            return Measured(sizes={"tokens": whole}, is_cut=whole > decoder.length)
+            return Measured(sizes={"tokens": whole}, is_cut=whole > decoder.lengths[-1])
         case NumberDecoder():
             return Measured(sizes={"value": arrays[0].item()})
     return Measured(sizes={})
@@ -88,4 +90,4 @@ def _of_sound(part: bytes, decoder: AudioDecoder) -> Measured:
     with soundfile.SoundFile(io.BytesIO(part)) as file:
         seconds = file.frames / file.samplerate
         sizes = {"seconds": seconds, "rate (Hz)": float(file.samplerate)}
-        return Measured(sizes=sizes, format=file.format, is_cut=seconds > decoder.seconds)
+        return Measured(sizes=sizes, format=file.format, is_cut=seconds > decoder.longest)

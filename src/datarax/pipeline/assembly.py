@@ -11,7 +11,7 @@ from datarax.core.data_source import DataSourceModule
 from datarax.core.element_batch import Batch, Element, covers, split_index
 from datarax.core.fields import Path, flatten, nest
 from datarax.sources.record import Fault, RecordError, RecordSkipped
-from datarax.sources.traits import Columnar, optional_fields
+from datarax.sources.traits import Columnar, optional_fields, padded_lengths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +43,15 @@ class Assembler:
     Args:
       source: where the records are.
       optional: fields that a record may lack; `None` is what the source says, all if it does not.
+      fit_lengths: whether a batch has the shortest of the source's `padded_lengths` that holds it.
 
     Raises:
-      ValueError: if `optional` names no field.
+      ValueError: if `optional` names no field, or lengths are of a field that cannot have them.
     """
 
-    def __init__(self, source: DataSourceModule, *, optional: Sequence[str] | None) -> None:
+    def __init__(
+        self, source: DataSourceModule, *, optional: Sequence[str] | None, fit_lengths: bool = False
+    ) -> None:
         self.source = source
         self.spec: dict[Path, jax.ShapeDtypeStruct] = flatten(source.element_spec())
         names = optional_fields(source) if optional is None else tuple(optional)
@@ -59,6 +62,7 @@ class Assembler:
         self._expected = [
             (path, ".".join(path), s.shape, np.dtype(s.dtype)) for path, s in self.spec.items()
         ]
+        self.lengths = _checked_lengths(source, self.spec) if fit_lengths else {}
         self._paths = {name: path for path, name, _, _ in self._expected}
 
     def empty(self, records: np.ndarray, size: int) -> Rows:
@@ -140,11 +144,11 @@ class Assembler:
         rows.valid[part] = True
 
     def batch(self, rows: Rows, *, epoch: int, wide: bool) -> Batch:
-        """The filled rows. Padding has record number 0."""
+        """The filled rows, cut to the length that they need. Padding has record number 0."""
         numbers = np.zeros(len(rows.valid), np.int64)
         numbers[: len(rows.records)] = rows.records
         return Batch.from_parts(
-            nest(rows.data),
+            nest(self._fitted(rows.data)),
             valid_mask=rows.valid,
             presence=rows.presence,
             record_index=split_index(numbers) if wide else numbers.astype(np.uint32),
@@ -152,6 +156,39 @@ class Assembler:
             metadata=rows.metadata if any(rows.metadata) else None,
             validate=False,
         )
+
+    def _fitted(self, data: dict[Path, np.ndarray]) -> dict[Path, np.ndarray]:
+        fitted = dict(data)
+        for path, lengths in self.lengths.items():
+            mask = _mask_of(path)
+            there = np.flatnonzero(data[mask].any(axis=0))
+            needed = there[-1] + 1 if len(there) else 0
+            length = next(n for n in lengths if n >= needed)
+            if length < lengths[-1]:
+                fitted |= {p: np.ascontiguousarray(data[p][:, :length]) for p in (path, mask)}
+        return fitted
+
+
+def _checked_lengths(
+    source: DataSourceModule, spec: Mapping[Path, jax.ShapeDtypeStruct]
+) -> dict[Path, tuple[int, ...]]:
+    found = {}
+    by_name = {".".join(path): path for path in spec}
+    for name, lengths in padded_lengths(source).items():
+        shapes = [spec[by_name[n]].shape if n in by_name else () for n in (name, f"{name}_mask")]
+        if any(shape[:1] != lengths[-1:] for shape in shapes):
+            raise ValueError(
+                f"padded_lengths: {name!r} and its mask must have the length of the last of "
+                f"{lengths}, got shapes {shapes}"
+            )
+        if lengths[:1] < (1,) or list(lengths) != sorted(set(lengths)):
+            raise ValueError(f"padded_lengths: {name!r} must rise from 1, got {lengths}")
+        found[by_name[name]] = lengths
+    return found
+
+
+def _mask_of(path: Path) -> Path:
+    return (*path[:-1], f"{path[-1]}_mask")
 
 
 def _lacking(element: Element, name: str, number: int) -> Fault:

@@ -60,6 +60,9 @@ class Pipeline:
       error_caps: how many are too many.
       optional: fields that a record may lack; `None` asks the source. One that does not say may
         lack any.
+      fit_lengths: a field that its source pads to one of several lengths has in each batch the
+        shortest that holds all rows. With several hosts it has the longest always, since a host
+        does not know the others' rows; what is beyond is masked.
       threads: that read and decode; 0 reads when asked; `None` is one for each processor, up to 8.
       workers: processes (Grain's) that read in place of this one's threads, each with `threads` of
         its own, `None` being 1; 0 is none. For decoding that does not let other threads run; the
@@ -97,6 +100,7 @@ class Pipeline:
         on_error: OnError = "mask",
         error_caps: ErrorCaps | None = None,
         optional: Sequence[str] | None = None,
+        fit_lengths: bool = True,
         threads: int | None = None,
         workers: int = 0,
         ahead: int = 2,
@@ -112,7 +116,9 @@ class Pipeline:
         self.workers = workers
         self.ahead = ahead
         self.sharding = sharding
-        self.assembler = Assembler(source, optional=optional)
+        self.assembler = Assembler(
+            source, optional=optional, fit_lengths=fit_lengths and self.hosts == 1
+        )
         self.settings = pipeline_settings(
             source,
             optional=self.assembler.optional,

@@ -77,8 +77,9 @@ def _field_lines(assembler: Assembler, fields: dict[str, str], sample: int) -> l
     assembler.fill(rows, 0, sample)
     width = max(map(len, fields))
     kinds = max(map(len, fields.values()))
+    fitted = {".".join(path): lengths for path, lengths in assembler.lengths.items()}
     lines = [
-        f"  {name:{width}}  {kind:{kinds}}  {_presence(rows, name)}".rstrip()
+        f"  {name:{width}}  {kind:{kinds}}  {_presence(rows, name)}{_padded(fitted.get(name))}"
         for name, kind in fields.items()
     ]
     valid = int(rows.valid.sum())
@@ -92,6 +93,12 @@ def _presence(rows: Rows, name: str) -> str:
         return "always"
     valid = int(rows.valid.sum())
     return f"{100 * int(rows.presence[name].sum()) / valid:.0f} %" if valid else "unknown"
+
+
+def _padded(lengths: Sequence[int] | None) -> str:
+    if lengths is None:
+        return ""
+    return f", padded to {', '.join(map(str, lengths[:-1]))} or {lengths[-1]}"
 
 
 def _name(operator: Operator) -> str:

@@ -97,14 +97,18 @@ class TokensDecoder:
     """Lists of integers as int32, padded with zeros or cut to a length, with a mask.
 
     Attributes:
-      length: of the field.
+      length: of the field; or several, of which a batch has the shortest that holds its rows.
     """
 
-    length: int = 256
+    length: int | tuple[int, ...] = 256
 
     def __post_init__(self) -> None:
-        if not _is_size(self.length):
-            raise ValueError(f"length must be a positive integer, got {self.length!r}")
+        check_lengths("length", self.length)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Those that a batch may have; a record has the last."""
+        return as_tuple(self.length)
 
     def decode(self, part: Any, *, limits: Limits) -> tuple[np.ndarray, ...]:
         """Tokens int32 `[length]`, and bool `[length]`: which are there.
@@ -121,7 +125,7 @@ class TokensDecoder:
             raise DecodeError(f"expected a list of tokens, got shape {list(values.shape)}")
         if values.size and values.dtype.kind not in "iu":
             raise DecodeError(f"expected a list of integers, got {values.dtype}")
-        return pad(cast(values, "int32"), self.length)
+        return pad(cast(values, "int32"), self.lengths[-1])
 
     def default(self, value: Any) -> tuple[np.ndarray, ...]:
         """A list as it is decoded."""
@@ -129,7 +133,7 @@ class TokensDecoder:
 
     def spec(self) -> tuple[jax.ShapeDtypeStruct, ...]:
         """Shape and dtype of the tokens and of their mask."""
-        shape = (self.length,)
+        shape = self.lengths[-1:]
         return (jax.ShapeDtypeStruct(shape, np.int32), jax.ShapeDtypeStruct(shape, np.bool_))
 
 
@@ -144,6 +148,23 @@ def pad(values: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
     padded = np.zeros(length, values.dtype)
     padded[: len(kept)] = kept
     return padded, np.arange(length) < len(kept)
+
+
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    """One value, or the several that there are."""
+    return value if isinstance(value, tuple) else (value,)
+
+
+def check_lengths(name: str, value: Any) -> None:
+    """Refuse what is neither a positive integer nor several that increase.
+
+    Raises:
+      ValueError: naming the option.
+    """
+    lengths = as_tuple(value)
+    rising = all(map(_is_size, lengths)) and list(lengths) == sorted(set(lengths))
+    if not lengths or not rising:
+        raise ValueError(f"{name} must be a positive integer, or several that rise, got {value!r}")
 
 
 def as_numbers(part: Any, *, limits: Limits) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from datarax.sources.decode_array import pad
+from datarax.sources.decode_array import as_tuple, pad
 from datarax.sources.limits import Limits
 from datarax.sources.record import DecodeError
 
@@ -28,7 +28,7 @@ class AudioDecoder:
     AIFF that are cut have the length of what is left.
 
     Attributes:
-      seconds: of the field.
+      seconds: of the field; or several, of which a batch has the shortest that holds its rows.
       rate: in Hz; other rates are resampled.
 
     Raises:
@@ -36,20 +36,34 @@ class AudioDecoder:
       ValueError: if the field would have no sample.
     """
 
-    seconds: float
+    seconds: float | tuple[float, ...]
     rate: int = 16_000
 
     def __post_init__(self) -> None:
         require_audio()
         if type(self.rate) is not int or not RATES[0] <= self.rate <= RATES[1]:
             raise ValueError(f"rate must be {RATES[0]} to {RATES[1]} Hz, got {self.rate!r}")
-        if type(self.seconds) not in (int, float) or not (1 <= self.seconds * self.rate < math.inf):
-            raise ValueError(f"seconds must be a positive number, got {self.seconds!r}")
+        seconds = as_tuple(self.seconds)
+        numbers = all(type(x) in (int, float) and 1 <= x * self.rate < math.inf for x in seconds)
+        if not seconds or not numbers or list(self.lengths) != sorted(set(self.lengths)):
+            raise ValueError(
+                f"seconds must be a positive number, or several that rise, got {self.seconds!r}"
+            )
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Those that a batch may have, in samples; a record has the last."""
+        return tuple(round(seconds * self.rate) for seconds in as_tuple(self.seconds))
+
+    @property
+    def longest(self) -> float:
+        """What is read of a sound, in seconds."""
+        return float(as_tuple(self.seconds)[-1])
 
     @property
     def samples(self) -> int:
         """The length of the field."""
-        return round(self.seconds * self.rate)
+        return self.lengths[-1]
 
     def decode(self, part: Any, *, limits: Limits) -> tuple[np.ndarray, ...]:
         """Samples float32 `[samples]`, and bool `[samples]`: which are there.
@@ -94,7 +108,7 @@ class AudioDecoder:
         if frames / rate > limits.audio_seconds:
             most = f"at most {limits.audio_seconds:g} (Limits.audio_seconds)"
             raise DecodeError(f"a sound of {frames / rate:.1f} seconds, {most}")
-        needed = min(frames, int((self.seconds + MARGIN) * rate) + 1)
+        needed = min(frames, int((self.longest + MARGIN) * rate) + 1)
         if min(needed, BLOCK) * channels * 4 > limits.array_bytes:
             raise DecodeError(f"a sound of {channels} channels (Limits.array_bytes)")
         blocks: list[np.ndarray] = []

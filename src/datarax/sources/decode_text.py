@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from datarax.sources.decode_array import pad
+from datarax.sources.decode_array import as_tuple, check_lengths, pad
 from datarax.sources.limits import Limits
 from datarax.sources.record import DecodeError
 
@@ -18,7 +18,8 @@ class TextDecoder:
     A list of texts is joined by ", ". Nothing is stripped or normalised.
 
     Attributes:
-      length: of the field, in bytes.
+      length: of the field, in bytes; or several, of which a batch has the shortest that holds its
+        rows.
 
     Example:
       >>> text, mask = TextDecoder(length=3).decode("né?", limits=Limits())
@@ -26,11 +27,15 @@ class TextDecoder:
       (b'n\xc3\xa9', [True, True, True])
     """
 
-    length: int = 256
+    length: int | tuple[int, ...] = 256
 
     def __post_init__(self) -> None:
-        if isinstance(self.length, bool) or not isinstance(self.length, int) or self.length < 1:
-            raise ValueError(f"length must be a positive integer, got {self.length!r}")
+        check_lengths("length", self.length)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Those that a batch may have; a record has the last."""
+        return as_tuple(self.length)
 
     def decode(self, part: Any, *, limits: Limits) -> tuple[np.ndarray, ...]:
         """Bytes uint8 `[length]`, and bool `[length]`: which are there.
@@ -41,12 +46,12 @@ class TextDecoder:
         data = _utf8(part)
         if (place := data.find(0)) >= 0:
             raise DecodeError(f"text has a NUL at byte {place}: zeros are padding")
-        end = len(data)
-        if end > self.length:
-            end = self.length
+        end, length = len(data), self.lengths[-1]
+        if end > length:
+            end = length
             while data[end] & 0xC0 == 0x80:  # the character goes on here
                 end -= 1
-        return pad(np.frombuffer(data, np.uint8, count=end), self.length)
+        return pad(np.frombuffer(data, np.uint8, count=end), length)
 
     def default(self, value: Any) -> tuple[np.ndarray, ...]:
         """A text as it is decoded."""
@@ -54,7 +59,7 @@ class TextDecoder:
 
     def spec(self) -> tuple[jax.ShapeDtypeStruct, ...]:
         """Shape and dtype of the bytes and of their mask."""
-        shape = (self.length,)
+        shape = self.lengths[-1:]
         return (jax.ShapeDtypeStruct(shape, np.uint8), jax.ShapeDtypeStruct(shape, np.bool_))
 
 

@@ -56,6 +56,7 @@ DECODERS: dict[str, type] = {
     "array": ArrayDecoder,
     "number": NumberDecoder,
 }
+PADDED = (TextDecoder, TokensDecoder, AudioDecoder)
 COMMON = ("from", "decode", "missing", "default")
 
 
@@ -234,6 +235,15 @@ class Fields:
             key: shape
             for name, field in self.fields.items()
             for key, shape in zip((name, f"{name}_mask"), field.decoder.spec(), strict=False)
+        }
+
+    @property
+    def padded_lengths(self) -> dict[str, tuple[int, ...]]:
+        """The lengths that a batch may have, of the fields that are padded to one of several."""
+        return {
+            name: field.decoder.lengths
+            for name, field in self.fields.items()
+            if isinstance(field.decoder, PADDED) and len(field.decoder.lengths) > 1
         }
 
     @property

@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
 
 import jax
@@ -16,7 +16,12 @@ from datarax.core.data_source import DataSourceModule
 from datarax.core.element_batch import Element
 from datarax.core.fields import Path, flatten, nest
 from datarax.sources.record import Fault
-from datarax.sources.traits import lost_parts, optional_fields, source_fingerprint
+from datarax.sources.traits import (
+    lost_parts,
+    optional_fields,
+    padded_lengths,
+    source_fingerprint,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +80,7 @@ class MixtureSource(DataSourceModule):
         self.ends = tuple(itertools.accumulate(self.counts))
         self.stride = _stride(self.records)
         self.spec, self._optional = _union(sources)
+        self._lengths = _shared_lengths(sources.values())
         self._check_starved(on_starved)
 
     def __len__(self) -> int:
@@ -118,6 +124,11 @@ class MixtureSource(DataSourceModule):
     def optional(self) -> tuple[str, ...]:
         """The fields that a record may lack: those that not every source always has."""
         return self._optional
+
+    @property
+    def padded_lengths(self) -> dict[str, tuple[int, ...]]:
+        """Of the fields that are padded to one of several lengths, those that all sources have."""
+        return self._lengths
 
     @property
     def faults(self) -> list[Fault]:
@@ -238,6 +249,18 @@ def _floor_sum(count: int, divisor: int, slope: int, offset: int) -> int:
         count, offset = divmod(top, divisor)
         divisor, slope = slope, divisor
     return total
+
+
+def _shared_lengths(sources: Iterable[DataSourceModule]) -> dict[str, tuple[int, ...]]:
+    """The lengths that a field may have in every source that has it."""
+    shared: dict[str, set[int]] = {}
+    for source in sources:
+        lengths = padded_lengths(source)
+        for path, kind in flatten(source.element_spec()).items():
+            name = ".".join(path)
+            own = set(lengths.get(name, kind.shape[:1]))
+            shared[name] = shared.get(name, own) & own
+    return {name: tuple(sorted(found)) for name, found in shared.items() if len(found) > 1}
 
 
 def _union(

@@ -81,6 +81,11 @@ class ShardedSource(DataSourceModule):
         """The fields that a record may lack."""
         return self.fields.optional
 
+    @property
+    def padded_lengths(self) -> dict[str, tuple[int, ...]]:
+        """The lengths that a batch may have, of the fields that are padded to one of several."""
+        return self.fields.padded_lengths
+
     def element_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shape and dtype of every field, the optional ones included."""
         return self.fields.spec()

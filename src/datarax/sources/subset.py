@@ -11,7 +11,12 @@ from datarax.core.data_source import DataSourceModule
 from datarax.core.element_batch import Element
 from datarax.sources.record import Fault
 from datarax.sources.sharded import ShardedSource
-from datarax.sources.traits import lost_parts, optional_fields, source_fingerprint
+from datarax.sources.traits import (
+    lost_parts,
+    optional_fields,
+    padded_lengths,
+    source_fingerprint,
+)
 
 SPLITS = ("train", "validation", "test")
 _BITS = 2**64 - 1
@@ -64,6 +69,11 @@ class SubsetSource(DataSourceModule):
     def optional(self) -> tuple[str, ...]:
         """The fields that a record may lack."""
         return optional_fields(self.source)
+
+    @property
+    def padded_lengths(self) -> dict[str, tuple[int, ...]]:
+        """As those of the source."""
+        return padded_lengths(self.source)
 
     def element_spec(self) -> Any:
         """As that of the source."""

@@ -1,6 +1,6 @@
 """What a source may offer beyond its records."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -45,6 +45,18 @@ class PartlyOptional(Protocol):
         """Their names."""
 
 
+@runtime_checkable
+class Padded(Protocol):
+    """Knows which of its fields a batch may cut shorter than a record has them."""
+
+    @property
+    def padded_lengths(self) -> Mapping[str, Sequence[int]]:
+        """By field, rising, the last being a record's; a batch has the shortest that holds it.
+
+        A field of these has a mask, `<name>_mask`, of what is there.
+        """
+
+
 def source_fingerprint(source: DataSourceModule) -> str:
     """The source's own fingerprint; else its type, its size and its fields."""
     if isinstance(source, Fingerprinted):
@@ -74,6 +86,13 @@ def optional_fields(source: DataSourceModule) -> tuple[str, ...]:
     if isinstance(source, Columnar):
         return tuple(source.take(np.zeros(1, np.int64)).presence)
     return tuple(described_fields(source))
+
+
+def padded_lengths(source: DataSourceModule) -> dict[str, tuple[int, ...]]:
+    """The lengths that fields may have in a batch; none, of a source that does not say."""
+    if not isinstance(source, Padded):
+        return {}
+    return {name: tuple(lengths) for name, lengths in source.padded_lengths.items()}
 
 
 def lost_parts(source: DataSourceModule) -> list[Fault]:

@@ -135,6 +135,7 @@ def _batches(run: Run, shard: Shard, *, ledger: Ledger, threads: int | None) -> 
         batch_size=EMBED_ROWS,
         seed=0,
         shuffle=False,
+        fit_lengths=False,
         host=0,
         hosts=1,
         threads=threads,

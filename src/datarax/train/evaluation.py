@@ -146,6 +146,7 @@ def _read(
         batch_size=size,
         seed=0,
         shuffle=False,
+        fit_lengths=False,
         host=0,
         hosts=1,
         ledger=ledger,

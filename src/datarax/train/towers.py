@@ -133,10 +133,10 @@ def make_encoder(name: str, config: TrainConfig, *, rngs: nnx.Rngs) -> Any:
             channels = CHANNELS.get(decoder.mode)
             return ImageEncoder(size=decoder.size, channels=channels, widths=widths, **options)
         case TextDecoder():
-            words = min(MOST_WORDS, max(4, decoder.length // 4))
+            words = min(MOST_WORDS, max(4, decoder.lengths[-1] // 4))
             return TextEncoder(max_words=words, **options)
         case TokensDecoder():
-            return TokenEncoder(length=decoder.length, **options)
+            return TokenEncoder(length=decoder.lengths[-1], **options)
         case AudioDecoder():
             return SoundEncoder(samples=decoder.samples, rate=decoder.rate, **options)
         case ArrayDecoder(shape=(length, width)):

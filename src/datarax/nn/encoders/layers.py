@@ -49,8 +49,9 @@ class SequencePool(nnx.Module):
         self.dropout = nnx.Dropout(dropout)
 
     def __call__(self, x: Array, exists: Array, *, rng_key: Array | None) -> Array:
-        """Features `[n, d]` of `[n, t, width]`; `exists` is bool `[n, t]`."""
-        x = self.dropout(x, deterministic=rng_key is None, rngs=rng_key) + self.places[...][None]
+        """Features `[n, d]` of `[n, t, width]`, `t` at most `length`; `exists` is bool `[n, t]`."""
+        x = self.dropout(x, deterministic=rng_key is None, rngs=rng_key)
+        x = x + self.places[None, : x.shape[1]]
         for block in self.blocks:
             x = block(x, exists)
         x = self.norm(x)

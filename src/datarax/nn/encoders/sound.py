@@ -57,7 +57,14 @@ class SoundEncoder(nnx.Module):
         self.norm = nnx.LayerNorm(self.mels, rngs=rngs)
         self.convolutions = nnx.List(
             [
-                nnx.Conv(width if i else self.mels, width, (3,), strides=(2,), rngs=rngs)
+                nnx.Conv(
+                    width if i else self.mels,
+                    width,
+                    (3,),
+                    strides=(2,),
+                    padding=((1, 1),),
+                    rngs=rngs,
+                )
                 for i in range(halvings)
             ]
         )

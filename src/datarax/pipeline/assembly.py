@@ -13,6 +13,8 @@ from datarax.core.fields import Path, flatten, nest
 from datarax.sources.record import Fault, RecordError, RecordSkipped
 from datarax.sources.traits import Columnar, optional_fields, padded_lengths
 
+TOGETHER = 32  # records that are read, then written: the same code at once is twice as fast
+
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
@@ -62,6 +64,7 @@ class Assembler:
         self._expected = [
             (path, ".".join(path), s.shape, np.dtype(s.dtype)) for path, s in self.spec.items()
         ]
+        self._tops: dict[str, Path] = {path[0]: path for path in self.spec if len(path) == 1}
         self.lengths = _checked_lengths(source, self.spec) if fit_lengths else {}
         self._paths = {name: path for path, name, _, _ in self._expected}
 
@@ -87,22 +90,40 @@ class Assembler:
         if isinstance(self.source, Columnar):
             self._take(self.source, rows, slice(start, stop))
             return
-        for row in range(start, stop):
-            number = int(rows.records[row])
-            try:
-                self._read(rows, row, number)
-            except RecordSkipped as skip:
-                rows.skipped.add(row)
-                rows.metadata[row] = {"skipped": str(skip.fault)}
-            except RecordError as error:
-                rows.faults[row] = error.fault
-                rows.metadata[row] = {"fault": str(error.fault)}
-            except Exception as error:
-                error.add_note(f"while reading record {number} of {type(self.source).__name__}")
-                raise
+        for first in range(start, stop, TOGETHER):
+            numbers = rows.records[first : min(first + TOGETHER, stop)].tolist()
+            found = [self._read(number) for number in numbers]
+            for row, (number, element) in enumerate(zip(numbers, found, strict=True), first):
+                self._take_in(rows, row, number, element)
 
-    def _read(self, rows: Rows, row: int, number: int) -> None:
-        element = self.source[number]
+    def _read(self, number: int) -> Element | RecordError:
+        try:
+            return self.source[number]
+        except RecordError as error:
+            return error
+        except Exception as error:
+            self._note(error, number)
+            raise
+
+    def _take_in(self, rows: Rows, row: int, number: int, found: Element | RecordError) -> None:
+        try:
+            if isinstance(found, RecordError):
+                raise found
+            self._write(rows, row, found, number)
+        except RecordSkipped as skip:
+            rows.skipped.add(row)
+            rows.metadata[row] = {"skipped": str(skip.fault)}
+        except RecordError as error:
+            rows.faults[row] = error.fault
+            rows.metadata[row] = {"fault": str(error.fault)}
+        except Exception as error:
+            self._note(error, number)
+            raise
+
+    def _note(self, error: Exception, number: int) -> None:
+        error.add_note(f"while reading record {number} of {type(self.source).__name__}")
+
+    def _write(self, rows: Rows, row: int, element: Element, number: int) -> None:
         values = self._checked(element, number)
         for path, value in values.items():  # nothing is written before all is checked
             rows.data[path][row] = value
@@ -113,20 +134,25 @@ class Assembler:
         rows.valid[row] = True
 
     def _checked(self, element: Element, number: int) -> dict[Path, np.ndarray]:
-        if not isinstance(element.data, Mapping):
-            raise TypeError(f"a record's data must be a dict, got {type(element.data).__name__}")
+        data = element.data
+        if not isinstance(data, Mapping):
+            raise TypeError(f"a record's data must be a dict, got {type(data).__name__}")
         if element.state != {} and jax.tree.leaves(element.state):
             raise ValueError("a pipeline carries no states: put them into the records' data")
-        values = {path: np.asarray(x) for path, x in flatten(element.data).items() if x is not None}
-        if not values.keys() <= self.spec.keys():
-            extra = [".".join(path) for path in values if path not in self.spec]
-            raise ValueError(f"record {number} has {extra}, which element_spec does not name")
+        if data.keys() <= self._tops.keys():
+            flat: dict[Path, Any] = {self._tops[name]: x for name, x in data.items()}
+        else:
+            flat = {path: x for path, x in flatten(data).items() if x is not None}
+            if extra := [".".join(path) for path in flat if path not in self.spec]:
+                raise ValueError(f"record {number} has {extra}, which element_spec does not name")
+        values: dict[Path, np.ndarray] = {}
         for path, name, shape, dtype in self._expected:
-            value = values.get(path)
-            if value is None:
+            if flat.get(path) is None:
                 if name not in self.optional:
                     raise RecordError(_lacking(element, name, number))
-            elif value.shape != shape or value.dtype != dtype:
+                continue
+            value = values[path] = np.asarray(flat[path])
+            if value.shape != shape or value.dtype != dtype:
                 raise ValueError(
                     f"record {number}: field {name!r} is {value.dtype}{list(value.shape)}, "
                     f"element_spec says {dtype}{list(shape)}"

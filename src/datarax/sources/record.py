@@ -3,11 +3,10 @@
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclasses.dataclass(frozen=True)
-class RawRecord:
+class RawRecord(NamedTuple):
     """Named parts that are not yet decoded.
 
     Attributes:

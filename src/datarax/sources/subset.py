@@ -56,8 +56,9 @@ class SubsetSource(DataSourceModule):
           IndexError: if there is no such record.
           RecordError: as the source does.
         """
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"record {index} of a source of {len(self)}")
+        size = len(self.rows)
+        if not -size <= index < size:
+            raise IndexError(f"record {index} of a source of {size}")
         return self.source[int(self.rows[index])]
 
     @property

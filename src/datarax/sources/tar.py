@@ -1,7 +1,6 @@
 """Records of WebDataset tars, at random access."""
 
 import logging
-import operator
 import os
 from pathlib import Path
 
@@ -146,11 +145,10 @@ def _read_parts(
     content: Bytes, names: list[str], offsets: list[int], sizes: list[int]
 ) -> dict[str, bytes]:
     """Each member's bytes by name; in one read where they lie close together."""
-    members = list(zip(names, offsets, sizes, strict=True))
-    if len(members) > 1:
-        first = min(offsets)
-        length = max(map(operator.add, offsets, sizes)) - first
-        if length <= min(TOGETHER, sum(sizes) + GAP * len(sizes)):
-            data = content.read(first, length)
-            return {name: data[a - first : a - first + size] for name, a, size in members}
-    return {name: content.read(offset, size) for name, offset, size in members}
+    members = zip(names, offsets, sizes, strict=True)
+    first = offsets[0]  # they are in the order of the tar
+    length = offsets[-1] + sizes[-1] - first
+    if len(sizes) == 1 or length > TOGETHER or length > sum(sizes) + GAP * len(sizes):
+        return {name: content.read(offset, size) for name, offset, size in members}
+    data = content.read(first, length)
+    return {name: data[a - first : a - first + size] for name, a, size in members}

@@ -25,10 +25,10 @@ format: .venv/.dev
 types: .venv/.dev
 	$(PY) -m mypy
 
-bench: .venv/.dev
+bench: .venv/.bench
 	$(PY) benchmarks/run.py --out docs/benchmarks.md
 
-bench-quick: .venv/.dev
+bench-quick: .venv/.bench
 	$(PY) benchmarks/run.py --quick
 
 .venv/.made:
@@ -41,6 +41,10 @@ bench-quick: .venv/.dev
 
 .venv/.dev: pyproject.toml | .venv/.made
 	$(PY) -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	touch $@
+
+.venv/.bench: .venv/.dev
+	$(PY) -m pip install --quiet --disable-pip-version-check -e ".[dev,bench]"
 	touch $@
 
 clean:

@@ -47,7 +47,7 @@ def report(quick: bool) -> Report:
     for n in sizes:
         symmetric(out, n, rounds=3 if quick or n > 4096 else 5)
     one_pass(out, sizes[0], rounds=3 if quick else 5)
-    rounded(out, sizes[0], rounds=3 if quick else 9)
+    rounded(out, sizes[0], rounds=3 if quick else 7)
     memory(out, sizes, large=(2048, 64) if quick else (65536, 256))
     two_views(out, 64 if quick else 512, rounds=2 if quick else 1)
     traps(out, 256 if quick else 1024)

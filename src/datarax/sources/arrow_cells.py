@@ -140,22 +140,27 @@ def _struct(kind: Any, folder: str, limits: Limits) -> CellReader:
     readers = [
         (field.name, cell_reader(field.type, folder=folder, limits=limits)) for field in kind
     ]
-    names = {name for name, _ in readers}
-    if len(names) < len(readers):
+    places = {name: (place, inner) for place, (name, inner) in enumerate(readers)}
+    if len(places) < len(readers):
         raise DecodeError(f"structs with a name twice are not read: {kind}")
 
     def read(cell: Any) -> dict[str, Any]:
         return {name: inner(cell[place]) for place, (name, inner) in enumerate(readers)}
 
+    def read_one(cell: Any, name: str) -> Any:
+        place, inner = places[name]
+        return inner(cell[place])
+
     def read_file(cell: Any) -> Any:
-        content, path = (read(cell)[name] for name in ("bytes", "path"))
-        if content is not None or path is None:
+        content = read_one(cell, "bytes")
+        path = None if content is not None else read_one(cell, "path")
+        if path is None:
             return content
         if not isinstance(path, str):
             raise DecodeError(f"the path {path!r} is not text")
         return read_beside(path, folder=folder, limits=limits)
 
-    return read_file if names == FILE else read
+    return read_file if places.keys() == FILE else read
 
 
 def _extension(kind: Any, folder: str, limits: Limits) -> CellReader:

@@ -60,7 +60,7 @@ def test_lines_across_blocks(tmp_path, monkeypatch, size):
         (b'{"n_path": "\\ud800.png"}', "is no path"),
         (b'{"__key__": {"a": 1}, "n": 1}', "is a dict, and no key"),
         (b'{"n": {"path": "large.bin"}}', r"has 151 bytes, at most 150"),
-        (b'{"n": 1, "n_path": "small.bin"}', "n is there twice"),
+        (b'{"n": 1, "n_path": "small.bin"}', "n: is there twice"),
     ],
 )
 def test_a_bad_line_is_a_bad_record_and_moves_no_other(tmp_path, line, reason):
@@ -75,6 +75,17 @@ def test_a_bad_line_is_a_bad_record_and_moves_no_other(tmp_path, line, reason):
         made.read(1)
     assert (caught.value.fault.row, caught.value.fault.shard) == (1, made.name)
     assert [made.read(row).parts["n"] for row in (0, 2)] == [0, 2]
+
+
+def test_a_fault_names_the_key_and_the_part(tmp_path):
+    lines = ['{"n_path": "none.png", "__key__": "seven"}', '{"__key__": [1], "n": 1}', '{"n": 1']
+    made = shard(tmp_path, "\n".join(lines))
+    found = []
+    for row in range(3):
+        with pytest.raises(RecordError) as caught:
+            made.read(row)
+        found.append((caught.value.fault.key, caught.value.fault.field))
+    assert found == [("seven", "n"), ("1", ""), ("2", "")]
 
 
 def test_files_that_a_line_names(tmp_path):

@@ -68,10 +68,18 @@ class JsonLinesShard:
         """
         if not 0 <= row < len(self):
             raise IndexError(f"record {row} of {len(self)} in {self.name}")
+        key, field = str(row), ""
+        parts: dict[str, Any] = {}
         try:
-            key, parts = self._parts(row)
+            entries = self._object(row)
+            key = key_of(entries.pop(KEY, None), row=row)
+            for name, value in entries.items():
+                field, linked = _linked(name, value)
+                if field in parts:
+                    raise DecodeError("is there twice")
+                parts[field] = value if linked is None else self._read_file(linked)
         except DecodeError as error:
-            raise RecordError(Fault(self.name, str(row), row, reason=str(error))) from error
+            raise RecordError(Fault(self.name, key, row, field, str(error))) from error
         return RawRecord(key, parts)
 
     def identity(self) -> str:
@@ -99,7 +107,7 @@ class JsonLinesShard:
             sizes.append(size - begin)
         return np.array(starts, np.int64), np.array(sizes, np.int64), digest.hexdigest()
 
-    def _parts(self, row: int) -> tuple[str, dict[str, Any]]:
+    def _object(self, row: int) -> dict[str, Any]:
         start, size = int(self._starts[row]), int(self._sizes[row])
         if size > self.limits.member_bytes:
             most = f"at most {self.limits.member_bytes} (Limits.member_bytes)"
@@ -109,20 +117,10 @@ class JsonLinesShard:
         found = parse_json(line, depth=self.limits.json_depth)
         if not isinstance(found, dict):
             raise DecodeError(f"expected a JSON object, got {type(found).__name__}")
-        key = found.pop(KEY, None)
-        parts: dict[str, Any] = {}
-        for name, value in found.items():
-            part, linked = _linked(name, value)
-            if part in parts:
-                raise DecodeError(f"{part} is there twice")
-            parts[part] = value if linked is None else self._read_file(name, linked)
-        return key_of(key, row=row), parts
+        return found
 
-    def _read_file(self, name: str, path: str) -> bytes:
-        try:
-            return read_beside(path, folder=os.path.dirname(self.name), limits=self.limits)
-        except DecodeError as error:
-            raise DecodeError(f"{name}: {error}") from error
+    def _read_file(self, path: str) -> bytes:
+        return read_beside(path, folder=os.path.dirname(self.name), limits=self.limits)
 
 
 class JsonLinesSource(FilesSource):

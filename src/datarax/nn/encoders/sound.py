@@ -5,12 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from datarax.functional.audio import (
-    frame_count,
-    frame_mask,
-    log_mel_spectrogram,
-    mel_filterbank,
-)
+from datarax.functional.audio import log_mel_spectrogram, mel_filterbank
 from datarax.nn.encoders.layers import SequencePool
 
 MOST_FRAMES = 128  # that attention sees
@@ -19,8 +14,11 @@ MOST_FRAMES = 128  # that attention sees
 class SoundEncoder(nnx.Module):
     """Log-mel frames of 25 ms every 10 ms, convolutions along time, then attention and pooling.
 
+    A frame is kept where the sample in its middle is. Without dropout, the features do not depend
+    on how far a sound is padded.
+
     Args:
-      samples: of a sound.
+      samples: of the longest sound.
       rate: in Hz.
       mels: bands.
       width: of a frame's vector.
@@ -52,7 +50,7 @@ class SoundEncoder(nnx.Module):
         # What has fewer bins than bands would leave some of these empty.
         self.mels = min(mels, max(1, self.window // 4))
         self.rate = rate
-        frames = frame_count(samples, fft_length=self.window, hop_length=self.hop, center=True)
+        frames = -(-samples // self.hop)
         halvings = max(1, (frames // MOST_FRAMES).bit_length())
         self.norm = nnx.LayerNorm(self.mels, rngs=rngs)
         self.convolutions = nnx.List(
@@ -83,11 +81,13 @@ class SoundEncoder(nnx.Module):
         """Features of the samples that `mask` keeps; of a row without any, a constant."""
         there = jnp.ones(sound.shape, bool) if mask is None else mask
         bank = mel_filterbank(fft_length=self.window, sample_rate=self.rate, n_mels=self.mels)
+        # Zeros behind: the end is mirrored, and must not tell how long the padding is.
+        x, padded = (jnp.pad(array, ((0, 0), (0, self.window))) for array in (sound, there))
         x = log_mel_spectrogram(
-            sound, filterbank=bank, fft_length=self.window, hop_length=self.hop, where=there
+            x, filterbank=bank, fft_length=self.window, hop_length=self.hop, where=padded
         )
-        kept = frame_mask(there, fft_length=self.window, hop_length=self.hop, center=True)
-        x = jnp.where(kept[..., None], self.norm(x), 0)
+        kept = there[:, :: self.hop]
+        x = jnp.where(kept[..., None], self.norm(x[:, : kept.shape[1]]), 0)
         for convolution in self.convolutions:
             x = jax.nn.gelu(convolution(x))
             kept = kept[:, ::2]

@@ -38,6 +38,20 @@ def test_each_record_comes_once(records):
     assert np.array_equal(np.sort(order), np.arange(records))
 
 
+def test_the_end_of_the_longest_epoch_is_reached():
+    for records in (2**53 + 1, 2**61 + 1, 2**62):
+        rows = epoch_order(records, epoch=0, seed=0, shuffle=True, start=records - 30)
+        assert len(set(rows.tolist())) == 30
+        assert 0 <= rows.min() <= rows.max() < records
+
+
+@pytest.mark.parametrize(("start", "stop"), [(-1, 3), (3, 2), (0, 51), (51, 51)])
+def test_positions_beyond_the_epoch_are_refused(start, stop):
+    for shuffle in (True, False):
+        with pytest.raises(ValueError, match=r"expected 0 <= start <= stop <= 50, got"):
+            epoch_order(50, epoch=0, seed=0, shuffle=shuffle, start=start, stop=stop)
+
+
 def test_parts_of_an_epoch_are_not_shared():
     first = epoch_order(40, epoch=0, seed=0, shuffle=True)
     expected = first.copy()

@@ -1,7 +1,6 @@
 """Which record comes when: a function of seed, epoch and position alone."""
 
 import functools
-import math
 
 import numpy as np
 
@@ -30,18 +29,23 @@ def epoch_order(
     Returns:
       int64 [stop - start].
 
+    Raises:
+      ValueError: if they are not positions of the epoch.
+
     Example:
       >>> whole = epoch_order(10**12, epoch=3, seed=0, shuffle=True, start=5, stop=7)
       >>> whole[1] == epoch_order(10**12, epoch=3, seed=0, shuffle=True, start=6, stop=8)[0]
       np.True_
     """
     stop = records if stop is None else stop
+    if not 0 <= start <= stop <= records:
+        raise ValueError(f"expected 0 <= start <= stop <= {records}, got {start} and {stop}")
     if not shuffle or records == 1:
         return np.arange(start, stop)
     key = (_first_key(seed) + epoch) % 2**32
     if records <= 2**SMALLEST_BLOCK:
         return _small_order(records, key)[start:stop].copy()
-    chunks = range(start // CHUNK, math.ceil(stop / CHUNK))
+    chunks = range(start // CHUNK, -(-stop // CHUNK))
     parts = [_chunk(records, key, number) for number in chunks] or [np.zeros(0, np.int64)]
     offset = start // CHUNK * CHUNK
     return np.concatenate(parts)[start - offset : stop - offset]

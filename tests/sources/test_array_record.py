@@ -3,6 +3,7 @@
 import os
 import pickle
 import sys
+import threading
 
 import msgpack
 import pytest
@@ -152,6 +153,19 @@ def test_a_shard_leaves_no_file_open(path):
     read_all(shard)
     del shard
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_threads_that_do_not_meet_share_a_reader(path):
+    write_array_record(path)
+    before = len(os.listdir("/proc/self/fd"))
+    shard = ArrayRecordShard(path)
+    one = len(os.listdir("/proc/self/fd"))
+    assert one > before
+    for row in range(ROWS):
+        thread = threading.Thread(target=shard.read, args=(row,))
+        thread.start()
+        thread.join()
+    assert len(os.listdir("/proc/self/fd")) == one
 
 
 def test_identity_is_of_name_size_count_and_end(path):

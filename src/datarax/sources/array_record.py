@@ -1,12 +1,12 @@
 """Records of ArrayRecord files."""
 
 import functools
+import itertools
 import os
 import re
-import threading
 import weakref
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +66,11 @@ class ArrayRecordShard:
             self._end = zlib.crc32(file.read())
         self._owner = object()
         weakref.finalize(self, SHARED.drop, self._owner)
+        self._slots = itertools.count()
+        self._free: list[int] = []
         self._count = 0
         try:
-            self._count = self._reader().num_records()
+            self._count = self._with_reader(lambda reader: reader.num_records())
         except DecodeError as error:
             self.faults = (Fault(self.name, reason=str(error)),)
 
@@ -104,9 +106,19 @@ class ArrayRecordShard:
     def __reduce__(self) -> tuple[Any, ...]:
         return functools.partial(type(self), limits=self.limits), (self.name,)
 
-    def _reader(self) -> Any:
-        """This thread's own: the library's must not be shared."""
-        return SHARED.get((self._owner, threading.get_ident()), self._open)
+    def _with_reader(self, ask: Callable[[Any], Any]) -> Any:
+        """What a reader says that nobody else asks meanwhile: the library's must not be shared.
+
+        As many are open as threads have met here.
+        """
+        try:
+            slot = self._free.pop()
+        except IndexError:
+            slot = next(self._slots)
+        try:
+            return ask(SHARED.get((self._owner, slot), self._open))
+        finally:
+            self._free.append(slot)
 
     def _open(self) -> tuple[Any, int]:
         if self._size == 0:
@@ -126,9 +138,8 @@ class ArrayRecordShard:
 
     def _bytes(self, row: int) -> bytes:
         self._watch.ask(self._check_version)
-        reader = self._reader()
         try:
-            (record,) = reader.read([row])
+            (record,) = self._with_reader(lambda reader: reader.read([row]))
         except (RuntimeError, ValueError, IndexError) as error:
             raise self._damage(error, "cannot be read") from error
         return bytes(record)

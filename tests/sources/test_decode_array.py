@@ -163,3 +163,5 @@ def test_the_length_of_tokens_must_be_positive():
         ValueError, match="length must be a positive integer, or several that rise, got 0"
     ):
         TokensDecoder(length=0)
+    with pytest.raises(ValueError, match=r"got \[3, 5\]: give them as a tuple"):
+        TokensDecoder(length=[3, 5])

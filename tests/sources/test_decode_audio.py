@@ -137,7 +137,11 @@ def test_a_wave_file_of_unknown_length_is_read():
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"seconds": 0}, "seconds must be a positive number, or several that rise, got 0"),
+        ({"seconds": [1, 2]}, r"got \[1, 2\]: give them as a tuple"),
+        (
+            {"seconds": 0},
+            "must be a positive number, or several that rise by a sample or more, got 0",
+        ),
         ({"seconds": float("nan")}, "seconds must be"),
         ({"seconds": "4"}, "seconds must be"),
         ({"seconds": float("inf")}, "seconds must be"),

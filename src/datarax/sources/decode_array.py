@@ -164,7 +164,10 @@ def check_lengths(name: str, value: Any) -> None:
     lengths = as_tuple(value)
     rising = all(map(_is_size, lengths)) and list(lengths) == sorted(set(lengths))
     if not lengths or not rising:
-        raise ValueError(f"{name} must be a positive integer, or several that rise, got {value!r}")
+        hint = ": give them as a tuple" if isinstance(value, list) else ""
+        raise ValueError(
+            f"{name} must be a positive integer, or several that rise, got {value!r}{hint}"
+        )
 
 
 def as_numbers(part: Any, *, limits: Limits) -> np.ndarray:

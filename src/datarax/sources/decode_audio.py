@@ -46,8 +46,10 @@ class AudioDecoder:
         seconds = as_tuple(self.seconds)
         numbers = all(type(x) in (int, float) and 1 <= x * self.rate < math.inf for x in seconds)
         if not seconds or not numbers or list(self.lengths) != sorted(set(self.lengths)):
+            hint = ": give them as a tuple" if isinstance(self.seconds, list) else ""
             raise ValueError(
-                f"seconds must be a positive number, or several that rise, got {self.seconds!r}"
+                "seconds must be a positive number, or several that rise by a sample or more, got "
+                f"{self.seconds!r}{hint}"
             )
 
     @property

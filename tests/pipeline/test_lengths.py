@@ -137,14 +137,17 @@ class Claims(Marked):
         self.padded_lengths = lengths
 
     def element_spec(self):
-        mask = {"caption_mask": jax.ShapeDtypeStruct((4,), np.bool_)}
-        return super().element_spec() | mask
+        mask = jax.ShapeDtypeStruct((4,), np.bool_)
+        wide = jax.ShapeDtypeStruct((4, 3), np.bool_)
+        masks = {"caption_mask": mask, "wide": wide, "wide_mask": wide}
+        return super().element_spec() | masks
 
 
 @pytest.mark.parametrize(
     ("lengths", "message"),
     [
         ({"caption": (2, 5)}, "must have the length of the last"),
+        ({"wide": (2, 4)}, "the mask no other axis"),
         ({"image": (1, 2)}, "'image' and its mask must have"),
         ({"lost": (1, 2)}, "'lost' and its mask must have"),
         ({"id": ()}, "'id' must rise from 1"),

@@ -10,8 +10,8 @@ from datarax.core.element_batch import Element
 from datarax.core.operator import OperatorModule
 from datarax.pipeline import epoch_order
 from datarax.pipeline.pipeline import Pipeline
-from datarax.sources import MemorySource
-from datarax.sources.record import RecordError
+from datarax.sources import Fields, MemorySource, ShardedSource
+from datarax.sources.record import Fault, RawRecord, RecordError
 
 
 def check_pairing(batch, source):
@@ -154,6 +154,41 @@ class Wrong(DataSourceModule):
 def test_a_source_that_breaks_its_spec_is_refused(data, message):
     with pytest.raises(ValueError, match=message):
         next(pipeline(Wrong(data), batch_size=1, shuffle=False))
+
+
+class Listed:
+    """A shard of numbers and captions; an odd record has no caption, the fifth cannot be read."""
+
+    name, faults = "listed", ()
+
+    def __len__(self):
+        return 8
+
+    def read(self, row):
+        number = "?" if row == 5 else row + 1
+        return RawRecord(f"k{row}", {"n": number} | ({} if row % 2 else {"txt": "a"}))
+
+    def identity(self):
+        return self.name
+
+
+def test_fields_that_shards_may_lack_and_a_pipeline_not():
+    options = {"n": {"from": "n", "decode": "number"}}
+    options["text"] = {"from": "txt", "decode": "text", "length": 4, "missing": "mask"}
+    made = ShardedSource([Listed()], fields=Fields.from_mapping(options))
+    masked = next(Pipeline(made, batch_size=8, seed=0, shuffle=False))
+    assert masked["n"].tolist() == [1, 2, 3, 4, 5, 0, 7, 8]
+    assert masked.valid_mask.tolist() == [True] * 5 + [False, True, True]
+    assert masked.presence["text"].tolist() == [True, False] * 4
+    assert masked.metadata[4] == {"key": "k4", "shard": "listed", "row": 4}
+    strict = Pipeline(made, batch_size=8, seed=0, shuffle=False, optional=())
+    batch = next(strict)
+    assert batch.presence == {}
+    assert batch.valid_mask.tolist() == [True, False] * 4
+    assert batch["n"].tolist() == [1, 0, 3, 0, 5, 0, 7, 0]
+    faults = strict.ledger.faults
+    assert [fault.row for fault in faults] == [1, 3, 5, 7]
+    assert faults[0] == Fault("listed", "k1", 1, "text", "the record lacks the field")
 
 
 def test_states_are_refused():

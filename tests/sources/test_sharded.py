@@ -1,10 +1,14 @@
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
 from datarax.core.element_batch import Batch
+from datarax.sources import sharded
 from datarax.sources.fields import Fields
 from datarax.sources.limits import Limits
-from datarax.sources.record import Fault, RawRecord, RecordError, RecordSkipped
+from datarax.sources.record import Fault, Lost, RawRecord, RecordError, RecordSkipped
 from datarax.sources.sharded import ShardedSource, fields_of
 
 MAPPING = {
@@ -78,6 +82,59 @@ def test_errors_name_shard_record_row_and_field():
         source()[6]
     with pytest.raises(OSError, match="the disk is gone"):
         source()[7]
+
+
+def columns_of(made, count):
+    return {name: np.zeros((count, *kind.shape), kind.dtype) for name, kind in made.spec().items()}
+
+
+def one(made, number):
+    try:
+        return made[number]
+    except RecordError as error:
+        return Lost.of(error)
+
+
+@pytest.mark.parametrize("most", [0, 5, sharded.UNDECODED_BYTES])
+def test_many_at_once_are_what_one_after_another_are(most, monkeypatch):
+    monkeypatch.setattr(sharded, "UNDECODED_BYTES", most)
+    made = source()
+    numbers = [5, 2, 4, 2, 3, -2, 0, 1]
+    columns = columns_of(made.fields, len(numbers))
+    metadata, lacking, lost = made.read_into(numbers, columns)
+    assert len(metadata) == len(numbers)
+    for row, number in enumerate(numbers):
+        there = {name: column[row] for name, column in columns.items()}
+        expected = one(made, number)
+        if isinstance(expected, Lost):
+            assert lost.pop(row) == expected
+            assert not any(value.any() for value in there.values())
+            continue
+        assert metadata[row] == expected.metadata
+        assert lacking.pop(row, []) == [name for name in columns if name not in expected.data]
+        for name, value in there.items():
+            np.testing.assert_array_equal(value, expected.data.get(name, np.zeros_like(value)))
+    assert lacking == lost == {}
+    for index in (8, -9):
+        with pytest.raises(IndexError, match="of a source of 8"):
+            made.read_into([0, index], columns)
+    with pytest.raises(OSError, match="the disk is gone"):
+        made.read_into([0, 7], columns)
+
+
+def test_a_lost_record_does_not_keep_its_columns_in_memory():
+    made = source()
+    gc.collect()
+    gc.disable()
+    try:
+        columns = columns_of(made.fields, 3)
+        reading = made.read_into([4, 5, 6], columns)
+        kept = [weakref.ref(column) for column in columns.values()]
+        del columns
+        assert [ref() for ref in kept] == [None] * len(kept)
+        assert list(reading.lost) == [2, 0, 1]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("index", [8, -9])

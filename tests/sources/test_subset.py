@@ -114,3 +114,16 @@ def test_a_run_over_what_a_ledger_lists():
     assert rows == [0, 3, 6, 7, 10, 13]
     again = SubsetSource(of_shards(a=[5] * 7, b=[5] * 7), rows)
     assert [element.metadata["key"] for element in again] == ["a0", "a3", "a6", "b0", "b3", "b6"]
+
+
+def test_many_at_once_where_the_source_can():
+    source = of_shards(a=[1, "?", 3], b=[4])
+    inner = SubsetSource(source, [3, 1, -2, 0])
+    subset = SubsetSource(inner, range(3, -1, -1))
+    column = np.zeros(4, np.float32)
+    metadata, lacking, lost = subset.read_into(range(4), {"n": column})
+    assert column.tolist() == [1, 3, 0, 4]
+    assert lacking == {}
+    assert [(row, why.fault.key) for row, why in lost.items()] == [(2, "a1")]
+    assert metadata[3] == subset[3].metadata == {"key": "b0", "shard": "b", "row": 0}
+    assert SubsetSource(SOURCE, [0]).read_into is None

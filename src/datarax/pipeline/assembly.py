@@ -10,10 +10,16 @@ import numpy as np
 from datarax.core.data_source import DataSourceModule
 from datarax.core.element_batch import Batch, Element, covers, split_index
 from datarax.core.fields import Path, flatten, nest
-from datarax.sources.record import Fault, RecordError, RecordSkipped
-from datarax.sources.traits import Columnar, optional_fields, padded_lengths
+from datarax.sources.record import Fault, Lost, RecordError
+from datarax.sources.traits import (
+    Columnar,
+    ReadInto,
+    bulk_reader,
+    optional_fields,
+    padded_lengths,
+)
 
-TOGETHER = 32  # records that are read, then written: the same code at once is twice as fast
+TOGETHER = 32  # records that are read, then decoded: the same code at once is twice as fast
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,38 +96,53 @@ class Assembler:
         if isinstance(self.source, Columnar):
             self._take(self.source, rows, slice(start, stop))
             return
+        read_into = bulk_reader(self.source)
+        if read_into is None:
+            self._fill_one_by_one(rows, start, stop)
+            return
         for first in range(start, stop, TOGETHER):
-            numbers = rows.records[first : min(first + TOGETHER, stop)].tolist()
-            found = [self._read(number) for number in numbers]
-            for row, (number, element) in enumerate(zip(numbers, found, strict=True), first):
-                self._take_in(rows, row, number, element)
+            self._fill_at_once(read_into, rows, first, min(first + TOGETHER, stop))
 
-    def _read(self, number: int) -> Element | RecordError:
+    def _fill_at_once(self, read_into: ReadInto, rows: Rows, start: int, stop: int) -> None:
+        part = slice(start, stop)
+        numbers = rows.records[part].tolist()
+        columns = {name: rows.data[path][part] for path, name, _, _ in self._expected}
         try:
-            return self.source[number]
-        except RecordError as error:
-            return error
+            reading = read_into(numbers, columns)
         except Exception as error:
-            self._note(error, number)
+            about = (
+                f"{len(numbers)} records of {type(self.source).__name__}, {numbers[0]} the first"
+            )
+            error.add_note(f"while reading {about}")
             raise
+        presence = {name: there[part] for name, there in rows.presence.items()}
+        masks = [rows.valid[part], *presence.values()]
+        for mask in masks:
+            mask[:] = True
+        rows.metadata[part] = reading.metadata
+        lost = reading.lost
+        for place, names in reading.lacking.items():
+            for name in names:
+                if name in presence:
+                    presence[name][place] = False
+                elif place not in lost:
+                    fault = _lacking(reading.metadata[place], name, numbers[place])
+                    lost[place] = Lost(fault, is_skipped=False)
+        for place, why in lost.items():
+            _note_lost(rows, start + place, why)
+            for array in (*masks, *columns.values()):
+                array[place] = 0
 
-    def _take_in(self, rows: Rows, row: int, number: int, found: Element | RecordError) -> None:
-        try:
-            if isinstance(found, RecordError):
-                raise found
-            self._write(rows, row, found, number)
-        except RecordSkipped as skip:
-            rows.skipped.add(row)
-            rows.metadata[row] = {"skipped": str(skip.fault)}
-        except RecordError as error:
-            rows.faults[row] = error.fault
-            rows.metadata[row] = {"fault": str(error.fault)}
-        except Exception as error:
-            self._note(error, number)
-            raise
-
-    def _note(self, error: Exception, number: int) -> None:
-        error.add_note(f"while reading record {number} of {type(self.source).__name__}")
+    def _fill_one_by_one(self, rows: Rows, start: int, stop: int) -> None:
+        numbers = rows.records[start:stop].tolist()
+        for row, number in enumerate(numbers, start):
+            try:
+                self._write(rows, row, self.source[number], number)
+            except RecordError as error:
+                _note_lost(rows, row, Lost.of(error))
+            except Exception as error:
+                error.add_note(f"while reading record {number} of {type(self.source).__name__}")
+                raise
 
     def _write(self, rows: Rows, row: int, element: Element, number: int) -> None:
         values = self._checked(element, number)
@@ -149,7 +170,7 @@ class Assembler:
         for path, name, shape, dtype in self._expected:
             if flat.get(path) is None:
                 if name not in self.optional:
-                    raise RecordError(_lacking(element, name, number))
+                    raise RecordError(_lacking(element.metadata or {}, name, number))
                 continue
             value = values[path] = np.asarray(flat[path])
             if value.shape != shape or value.dtype != dtype:
@@ -201,14 +222,14 @@ def _checked_lengths(
     found = {}
     by_name = {".".join(path): path for path in spec}
     for name, lengths in padded_lengths(source).items():
-        shapes = [spec[by_name[n]].shape if n in by_name else () for n in (name, f"{name}_mask")]
-        if any(shape[:1] != lengths[-1:] for shape in shapes):
-            raise ValueError(
-                f"padded_lengths: {name!r} and its mask must have the length of the last of "
-                f"{lengths}, got shapes {shapes}"
-            )
         if lengths[:1] < (1,) or list(lengths) != sorted(set(lengths)):
             raise ValueError(f"padded_lengths: {name!r} must rise from 1, got {lengths}")
+        shapes = [spec[by_name[n]].shape if n in by_name else () for n in (name, f"{name}_mask")]
+        if any(shape[:1] != lengths[-1:] for shape in shapes) or len(shapes[1]) != 1:
+            raise ValueError(
+                f"padded_lengths: {name!r} and its mask must have the length of the last of "
+                f"{lengths} on their first axis, the mask no other axis, got shapes {shapes}"
+            )
         found[by_name[name]] = lengths
     return found
 
@@ -217,8 +238,16 @@ def _mask_of(path: Path) -> Path:
     return (*path[:-1], f"{path[-1]}_mask")
 
 
-def _lacking(element: Element, name: str, number: int) -> Fault:
-    about = element.metadata or {}
+def _note_lost(rows: Rows, row: int, lost: Lost) -> None:
+    if lost.is_skipped:
+        rows.skipped.add(row)
+        rows.metadata[row] = {"skipped": str(lost.fault)}
+    else:
+        rows.faults[row] = lost.fault
+        rows.metadata[row] = {"fault": str(lost.fault)}
+
+
+def _lacking(about: Mapping[str, Any], name: str, number: int) -> Fault:
     return Fault(
         str(about.get("shard", "")),
         key=str(about.get("key", number)),

@@ -17,7 +17,13 @@ from datarax.sources.decode_image import HAS_SIMPLEJPEG, ImageDecoder
 from datarax.sources.decode_text import TextDecoder
 from datarax.sources.find_part import find_part
 from datarax.sources.limits import Limits
-from datarax.sources.record import DecodeError, FieldError, FieldSkipped, RawRecord
+from datarax.sources.record import (
+    DecodeError,
+    FieldError,
+    FieldSkipped,
+    LostField,
+    RawRecord,
+)
 from datarax.sources.shard import Shards
 
 logger = logging.getLogger(__name__)
@@ -211,23 +217,61 @@ class Fields:
         """
         made: dict[str, np.ndarray] = {}
         parsed: dict[str, Any] = {}
-        for name, field in self.fields.items():
-            try:
-                part = find_part(raw.parts, field.parts, parsed=parsed, limits=self.limits)
-                if part is not None:
-                    arrays = field.decoder.decode(part, limits=self.limits)
-                elif field.missing == "mask":
-                    continue
-                elif field.missing == "default":
-                    arrays = field.decoder.default(field.fallback)
-                else:
-                    raise _lacking(name, field, raw)
-            except DecodeError as error:
-                raise FieldError(name, str(error)) from error
-            made[name] = arrays[0]
-            if len(arrays) == 2:
-                made[f"{name}_mask"] = arrays[1]
+        for name in self.fields:
+            made |= zip((name, f"{name}_mask"), self._arrays(name, raw, parsed), strict=False)
         return made
+
+    def read_into(
+        self, raws: Mapping[int, RawRecord], columns: Mapping[str, np.ndarray]
+    ) -> tuple[dict[int, list[str]], dict[int, LostField]]:
+        """Read records into the rows, zeros, of arrays by field; one field of all after another.
+
+        Args:
+          raws: by row.
+          columns: for each field and mask of `spec`.
+
+        Returns:
+          By row, the fields and masks that a record lacks; and why a record is lost, whose row is
+          zeros then.
+        """
+        lacking: dict[int, list[str]] = {}
+        lost: dict[int, LostField] = {}
+        parsed: dict[int, dict[str, Any]] = {row: {} for row in raws}
+        for name, field in self.fields.items():
+            keys = (name, f"{name}_mask") if _is_masked(field) else (name,)
+            targets = [columns[key] for key in keys]
+            for row, raw in raws.items():
+                if row in lost:
+                    continue
+                try:
+                    arrays = self._arrays(name, raw, parsed[row])
+                except FieldError as error:  # the error itself would keep the columns in memory
+                    lost[row] = LostField(name, error.reason, isinstance(error, FieldSkipped))
+                    continue
+                if not arrays:
+                    lacking.setdefault(row, []).extend(keys)
+                for target, array in zip(targets, arrays, strict=False):
+                    target[row] = array
+        for row in lost:
+            lacking.pop(row, None)
+            for column in columns.values():
+                column[row] = 0
+        return lacking, lost
+
+    def _arrays(self, name: str, raw: RawRecord, parsed: dict[str, Any]) -> tuple[np.ndarray, ...]:
+        """A field, and its mask if it has one; nothing if it lacks and may."""
+        field = self.fields[name]
+        try:
+            part = find_part(raw.parts, field.parts, parsed=parsed, limits=self.limits)
+            if part is not None:
+                return field.decoder.decode(part, limits=self.limits)
+            if field.missing == "mask":
+                return ()
+            if field.missing == "default":
+                return field.decoder.default(field.fallback)
+        except DecodeError as error:
+            raise FieldError(name, str(error)) from error
+        raise _lacking(name, field, raw)
 
     def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Shape and dtype of every field and mask, the optional ones included."""

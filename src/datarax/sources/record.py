@@ -61,6 +61,37 @@ class RecordSkipped(RecordError):
     """A record that lacks a field without which it is to be left out; not an error of the data."""
 
 
+class Lost(NamedTuple):
+    """What an error says of a record, without the frames that an error keeps in memory.
+
+    Attributes:
+      fault: where and why.
+      is_skipped: whether it is left out by choice: `RecordSkipped`.
+    """
+
+    fault: Fault
+    is_skipped: bool
+
+    @classmethod
+    def of(cls, error: RecordError) -> "Lost":
+        """What `error` says."""
+        return cls(error.fault, isinstance(error, RecordSkipped))
+
+
+class LostField(NamedTuple):
+    """What an error says of a field, likewise.
+
+    Attributes:
+      field: its name.
+      reason: one line.
+      is_skipped: whether the record is left out by choice: `FieldSkipped`.
+    """
+
+    field: str
+    reason: str
+    is_skipped: bool
+
+
 class DecodeError(ValueError):
     """Bytes or a value that a decoder cannot make a field of; says why in one line."""
 

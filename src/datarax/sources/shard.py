@@ -53,9 +53,10 @@ class Shards:
     def __init__(self, shards: Sequence[Shard]) -> None:
         self.shards = tuple(shards)
         self.ends = list(itertools.accumulate(len(shard) for shard in self.shards))
+        self._count = self.ends[-1] if self.ends else 0
 
     def __len__(self) -> int:
-        return self.ends[-1] if self.ends else 0
+        return self._count
 
     @property
     def faults(self) -> list[Fault]:
@@ -68,8 +69,8 @@ class Shards:
         Raises:
           IndexError: if there is no such record.
         """
-        if not 0 <= index < len(self):
-            raise IndexError(f"record {index} of a source of {len(self)}")
+        if not 0 <= index < self._count:
+            raise IndexError(f"record {index} of a source of {self._count}")
         place = bisect.bisect_right(self.ends, index)
         return self.shards[place], index - (self.ends[place - 1] if place else 0)
 

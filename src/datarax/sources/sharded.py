@@ -2,25 +2,37 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from datarax.core.config import DataraxModuleConfig
 from datarax.core.data_source import DataSourceModule
 from datarax.core.element_batch import Element
 from datarax.sources.fields import Fields
 from datarax.sources.limits import Limits
-from datarax.sources.record import Fault, FieldError, FieldSkipped, RecordError, RecordSkipped
+from datarax.sources.record import (
+    Fault,
+    FieldError,
+    FieldSkipped,
+    Lost,
+    RawRecord,
+    RecordError,
+    RecordSkipped,
+)
 from datarax.sources.shard import Shard, Shards
+from datarax.sources.traits import Reading
+
+UNDECODED_BYTES = 2**24  # of records that are read before the first of them is decoded
 
 
 class ShardedSource(DataSourceModule):
     """The records of some shards, in the shards' order, as `fields` reads them.
 
     A record's metadata are its `key`, `shard` and `row`. What a shard has lost as a whole is in
-    `faults`.
+    `faults`. A pipeline calls `read_into`: a class that changes `__getitem__` changes that too.
 
     Args:
       shards: the files.
@@ -60,8 +72,7 @@ class ShardedSource(DataSourceModule):
           RecordSkipped: if it lacks a field without which it is to be left out.
           OSError: if a file cannot be read.
         """
-        place = index + len(self) if index < 0 else index
-        shard, row = self.shards.locate(place)
+        shard, row = self.shards.locate(index + len(self) if index < 0 else index)
         raw = shard.read(row)
         try:
             data = self.fields.read(raw)
@@ -69,7 +80,51 @@ class ShardedSource(DataSourceModule):
             fault = Fault(shard.name, raw.key, row, error.field, error.reason)
             kind = RecordSkipped if isinstance(error, FieldSkipped) else RecordError
             raise kind(fault) from error
-        return Element(data, metadata={"key": raw.key, "shard": shard.name, "row": row})
+        return Element(data, metadata=_metadata(shard.name, raw.key, row))
+
+    def read_into(self, numbers: Sequence[int], columns: Mapping[str, np.ndarray]) -> Reading:
+        """Read records into the rows, zeros, of arrays by field: what `self[number]` has or raises.
+
+        Raises:
+          IndexError: if there is no such record.
+          OSError: if a file cannot be read.
+        """
+        count, locate = len(self), self.shards.locate
+        places = [locate(number + count if number < 0 else number) for number in numbers]
+        reading = Reading([{} for _ in places], {}, {})
+        rows = iter(range(len(places)))
+        while raws := self._read_some(places, rows, lost=reading.lost):
+            lacking, lost = self.fields.read_into(raws, columns)
+            for row, raw in raws.items():
+                shard, inside = places[row]
+                if row in lost:
+                    field, reason, is_skipped = lost[row]
+                    fault = Fault(shard.name, raw.key, inside, field, reason)
+                    reading.lost[row] = Lost(fault, is_skipped)
+                else:
+                    reading.metadata[row] = _metadata(shard.name, raw.key, inside)
+            reading.lacking.update(lacking)
+        return reading
+
+    def _read_some(
+        self, places: Sequence[tuple[Shard, int]], rows: Iterator[int], *, lost: dict[int, Lost]
+    ) -> dict[int, RawRecord]:
+        """The next records that can be read, as many as are held in memory undecoded."""
+        raws: dict[int, RawRecord] = {}
+        held = 0
+        for row in rows:
+            shard, inside = places[row]
+            try:
+                raws[row] = raw = shard.read(inside)
+            except RecordError as error:
+                lost[row] = Lost.of(error)
+                continue
+            for part in raw.parts.values():
+                if isinstance(part, bytes):
+                    held += len(part)
+            if held > UNDECODED_BYTES:
+                break
+        return raws
 
     @property
     def faults(self) -> list[Fault]:
@@ -95,6 +150,10 @@ class ShardedSource(DataSourceModule):
         digest = hashlib.blake2b(digest_size=8)
         digest.update(f"{self.shards.fingerprint()} {self.fields.fingerprint()}".encode())
         return digest.hexdigest()
+
+
+def _metadata(shard: str, key: str, row: int) -> dict[str, Any]:
+    return {"key": key, "shard": shard, "row": row}
 
 
 def fields_of(fields: Any) -> Fields | None:

@@ -1,7 +1,8 @@
 """Some of the records of a source."""
 
+import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -12,6 +13,9 @@ from datarax.core.element_batch import Element
 from datarax.sources.record import Fault
 from datarax.sources.sharded import ShardedSource
 from datarax.sources.traits import (
+    Reading,
+    ReadInto,
+    bulk_reader,
     lost_parts,
     optional_fields,
     padded_lengths,
@@ -60,6 +64,17 @@ class SubsetSource(DataSourceModule):
         if not -size <= index < size:
             raise IndexError(f"record {index} of a source of {size}")
         return self.source[int(self.rows[index])]
+
+    @property
+    def read_into(self) -> ReadInto | None:
+        """As the source's, of the records at `rows`."""
+        read = bulk_reader(self.source)
+        return None if read is None else functools.partial(self._read_into, read)
+
+    def _read_into(
+        self, read: ReadInto, numbers: Sequence[int], columns: Mapping[str, np.ndarray]
+    ) -> Reading:
+        return read([int(self.rows[number]) for number in numbers], columns)
 
     @property
     def faults(self) -> list[Fault]:

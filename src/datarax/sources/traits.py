@@ -1,14 +1,31 @@
 """What a source may offer beyond its records."""
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from datarax.core.data_source import DataSourceModule
 from datarax.core.element_batch import Batch
 from datarax.core.fields import flatten
-from datarax.sources.record import Fault
+from datarax.sources.record import Fault, Lost
+
+
+class Reading(NamedTuple):
+    """How the reading of records into rows of arrays went.
+
+    Attributes:
+      metadata: of each record, `{}` of one that is lost.
+      lacking: by row, the fields that a record lacks, whose rows are zeros.
+      lost: by row, the records that cannot be read or are left out, whose rows are zeros.
+    """
+
+    metadata: list[dict[str, Any]]
+    lacking: dict[int, list[str]]
+    lost: dict[int, Lost]
+
+
+ReadInto = Callable[[Sequence[int], Mapping[str, np.ndarray]], Reading]
 
 
 @runtime_checkable
@@ -17,6 +34,18 @@ class Columnar(Protocol):
 
     def take(self, rows: np.ndarray) -> Batch:
         """Records by number, as a batch whose structure does not depend on the rows."""
+
+
+@runtime_checkable
+class Bulk(Protocol):
+    """Reads many records at once, each of which may be at fault."""
+
+    @property
+    def read_into(self) -> ReadInto | None:
+        """Reads n records by number into arrays by field, zeros `[n, ...]` as in `element_spec`.
+
+        `None` if it cannot.
+        """
 
 
 @runtime_checkable
@@ -93,6 +122,11 @@ def padded_lengths(source: DataSourceModule) -> dict[str, tuple[int, ...]]:
     if not isinstance(source, Padded):
         return {}
     return {name: tuple(lengths) for name, lengths in source.padded_lengths.items()}
+
+
+def bulk_reader(source: DataSourceModule) -> ReadInto | None:
+    """What reads many records at once; `None` for a source that can give them one by one alone."""
+    return source.read_into if isinstance(source, Bulk) else None
 
 
 def lost_parts(source: DataSourceModule) -> list[Fault]:

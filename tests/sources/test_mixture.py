@@ -11,7 +11,8 @@ from datarax.core.data_source import DataSourceModule
 from datarax.core.element_batch import Element
 from datarax.sources import MemorySource
 from datarax.sources.mixture import MixtureSource
-from datarax.sources.record import Fault, RecordError
+from datarax.sources.record import Fault, RawRecord, RecordError
+from datarax.sources.sharded import ShardedSource, fields_of
 
 
 def numbers(first, size, name="x"):
@@ -49,6 +50,58 @@ def test_by_default_every_record_comes_and_no_fewer_would_do():
     mixture = three()
     assert len({mixture.place(i) for i in range(len(mixture))}) == 5 + 30 + 7
     assert len(mixture) == 63  # c: 7 records in a ninth
+
+
+class Listed:
+    """A shard of numbers and perhaps names; "?" cannot be read."""
+
+    name, faults = "listed", ()
+
+    def __init__(self, parts):
+        self.parts = parts
+
+    def __len__(self):
+        return len(self.parts)
+
+    def read(self, row):
+        return RawRecord(f"k{row}", self.parts[row])
+
+    def identity(self):
+        return self.name
+
+
+def test_many_at_once_are_what_one_after_another_are():
+    number = {"n": {"from": "n", "decode": "number"}}
+    name = {"name": {"from": "txt", "decode": "text", "length": 4, "missing": "mask"}}
+    plain = ShardedSource([Listed([{"n": 1}, {"n": "?"}, {"n": 3}])], fields=fields_of(number))
+    named = [{"n": 5, "txt": "ab"}, {"n": 6}, {"n": "?", "txt": "c"}]
+    both = ShardedSource([Listed(named)], fields=fields_of(number | name))
+    mixture = MixtureSource({"plain": plain, "both": both}, {"plain": 1, "both": 2})
+    order = [4, 0, 8, 1, 2, 3, -4, 7, 6]
+    columns = {
+        key: np.zeros((len(order), *kind.shape), kind.dtype)
+        for key, kind in mixture.element_spec().items()
+    }
+    metadata, lacking, lost = mixture.read_into(order, columns)
+    for row, record in enumerate(order):
+        there = {key: column[row] for key, column in columns.items()}
+        try:
+            expected = mixture[record]
+        except RecordError as error:
+            fault = error.fault
+            expected = None
+        if expected is None:
+            assert (lost.pop(row).fault, metadata[row]) == (fault, {})
+            assert not any(value.any() for value in there.values())
+            continue
+        assert metadata[row] == expected.metadata
+        assert set(lacking.pop(row, ())) == columns.keys() - expected.data.keys()
+        for key, value in there.items():
+            np.testing.assert_array_equal(value, expected.data.get(key, np.zeros_like(value)))
+    assert lacking == lost == {}
+    assert (
+        MixtureSource({"plain": plain, "x": numbers(0, 3)}, {"plain": 1, "x": 1}).read_into is None
+    )
 
 
 def test_a_large_epoch_costs_no_more():

@@ -1,14 +1,17 @@
 """Records of several sources in set shares."""
 
+import bisect
 import fractions
+import functools
 import hashlib
 import itertools
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import jax
+import numpy as np
 from flax import nnx
 
 from datarax.core.config import DataraxModuleConfig
@@ -17,6 +20,10 @@ from datarax.core.element_batch import Element
 from datarax.core.fields import Path, flatten, nest
 from datarax.sources.record import Fault
 from datarax.sources.traits import (
+    Reading,
+    ReadInto,
+    bulk_reader,
+    described_fields,
     lost_parts,
     optional_fields,
     padded_lengths,
@@ -106,19 +113,57 @@ class MixtureSource(DataSourceModule):
         position = index + self.records if index < 0 else index
         if not 0 <= position < self.records:
             raise IndexError(f"record {index} of a source of {self.records}")
-        # Steps of near the golden section spread each source's share evenly over the epoch; how
-        # many of them fell into the share before is a sum of floors, known without a walk.
         slot = position * self.stride % self.records
-        which = next(k for k, end in enumerate(self.ends) if slot < end)
-        start = self.ends[which] - self.counts[which]
-        before = self._earlier(position, self.ends[which]) - self._earlier(position, start)
+        which = bisect.bisect_right(self.ends, slot)
+        end = self.ends[which]
+        before = self._floors(position, end - self.counts[which]) - self._floors(position, end)
         return self.names[which], before % self.sizes[which]
 
-    def _earlier(self, position: int, end: int) -> int:
-        """How many positions before this one have their slot before `end`."""
-        return _floor_sum(position, self.records, self.stride, self.records) - _floor_sum(
-            position, self.records, self.stride, self.records - end
-        )
+    @property
+    def read_into(self) -> ReadInto | None:
+        """As the sources' own, if all have one."""
+        readers = [read for source in self.parts if (read := bulk_reader(source)) is not None]
+        if len(readers) < len(self.parts):
+            return None
+        return functools.partial(self._read_into, readers)
+
+    def _read_into(
+        self,
+        readers: Sequence[ReadInto],
+        numbers: Sequence[int],
+        columns: Mapping[str, np.ndarray],
+    ) -> Reading:
+        by_source: dict[str, dict[int, int]] = {}
+        for place, number in enumerate(numbers):
+            name, row = self.place(number)
+            by_source.setdefault(name, {})[place] = row
+        reading = Reading([{} for _ in numbers], {}, {})
+        for name, rows in by_source.items():
+            part, places = self.names.index(name), list(rows)
+            made = {
+                field: np.zeros((len(rows), *columns[field].shape[1:]), columns[field].dtype)
+                for field in described_fields(self.parts[part])
+            }
+            metadata, lacking, lost = readers[part](list(rows.values()), made)
+            for field, column in made.items():
+                columns[field][places] = column
+            others = [field for field in columns if field not in made]
+            for k, place in enumerate(places):
+                if k in lost:
+                    reading.lost[place] = lost[k]
+                    continue
+                reading.metadata[place] = {**metadata[k], "source": name}
+                if absent := [*others, *lacking.get(k, ())]:
+                    reading.lacking[place] = absent
+        return reading
+
+    def _floors(self, position: int, edge: int) -> int:
+        """A sum whose difference for two edges is how many earlier positions lie between them.
+
+        Steps of near the golden section spread each source's share evenly over the epoch; how many
+        of them fell into the share before is a difference of sums of floors, known without a walk.
+        """
+        return _floor_sum(position, self.records, self.stride, self.records - edge)
 
     @property
     def optional(self) -> tuple[str, ...]:

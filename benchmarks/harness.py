@@ -3,6 +3,7 @@
 A benchmark is a file with `def report(quick: bool) -> Report`; `benchmarks/run.py` runs them all.
 """
 
+import functools
 import gc
 import os
 import platform
@@ -169,13 +170,6 @@ def environment() -> dict[str, Any]:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             cpu = line.split(":")[1].strip() if line.startswith("model name") else cpu
             flags = line if line.startswith("flags") else flags
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parent,
-    ).stdout.strip()
     return {
         "device": jax.devices()[0].device_kind,
         "cpu": cpu or platform.machine(),
@@ -186,7 +180,7 @@ def environment() -> dict[str, Any]:
         "jax": jax.__version__,
         "jaxlib": jaxlib.__version__,
         **{name: _version(name) for name in ("flax", "optax", "ott-jax")},
-        "commit": commit or "none",
+        "commit": _commit() or "none",
     }
 
 
@@ -212,3 +206,16 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "none"
+
+
+@functools.cache
+def _commit() -> str:
+    """That of the start: a run changes the tables, which are files of the repository."""
+    found = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent,
+    )
+    return found.stdout.strip()

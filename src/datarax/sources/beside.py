@@ -1,6 +1,7 @@
 """Files that a record names: read where they lie beside it, and nowhere else."""
 
 import os
+import stat
 
 from datarax.sources.limits import Limits
 from datarax.sources.paths import is_url
@@ -24,9 +25,26 @@ def read_beside(path: str, *, folder: str, limits: Limits) -> bytes:
         raise DecodeError(f"{path!r} leads out of the folder of the shard, and is not read")
     if not os.path.isfile(place):
         raise DecodeError(f"there is no file {path!r}")
-    check_size(os.path.getsize(place), limits)
-    with open(place, "rb") as file:
-        return file.read()
+    return read_file(place, limits=limits)
+
+
+def read_file(path: str, *, limits: Limits) -> bytes:
+    """The bytes of a local file.
+
+    Raises:
+      DecodeError: if it is no plain file, beyond the limits, or longer than it says.
+      OSError: if it cannot be read.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not hold us up
+    with open(handle, "rb") as file:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise DecodeError("is no plain file")
+        check_size(status.st_size, limits)
+        data = file.read(status.st_size + 1)
+    if len(data) > status.st_size:
+        raise DecodeError(f"has more bytes than the {status.st_size} that its folder says")
+    return data
 
 
 def check_size(size: int, limits: Limits) -> None:

@@ -5,10 +5,11 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from datarax.sources.beside import read_file
 from datarax.sources.files import FilesSource
 from datarax.sources.limits import Limits
 from datarax.sources.paths import INDEX_SUFFIX
-from datarax.sources.record import Fault, RawRecord, RecordError
+from datarax.sources.record import DecodeError, Fault, RawRecord, RecordError
 
 
 class FolderShard:
@@ -105,12 +106,9 @@ class FolderShard:
         if os.path.commonpath([base, path]) != base:  # a link that was turned since
             raise self._refusal(row, suffix, "leads out of the folder")
         try:
-            size = os.path.getsize(path)
-            if size > self.limits.member_bytes:
-                most = f"at most {self.limits.member_bytes} (Limits.member_bytes)"
-                raise self._refusal(row, suffix, f"has {size} bytes, {most}")
-            with open(path, "rb") as file:
-                return file.read()
+            return read_file(path, limits=self.limits)
+        except DecodeError as error:
+            raise self._refusal(row, suffix, str(error)) from error
         except FileNotFoundError as error:
             raise self._refusal(row, suffix, "is gone") from error
 

@@ -1,6 +1,7 @@
 """Cross-entropy of a row of logits against its positives: the core of the softmax losses."""
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from datarax.functional.masking import masked_logsumexp, masked_mean
@@ -26,6 +27,9 @@ def softmax_loss(
     Returns:
       One loss per row; 0 with gradient 0 for a row without candidates.
     """
+    # Formed once: else the products may be fused into each of the terms below and rounded apart,
+    # and the loss of a row that is its own only candidate would not be 0.
+    logits = lax.optimization_barrier(logits)
     if decoupled:
         negatives = candidates & ~positives
         contrasted = jnp.any(negatives, axis=1, keepdims=True)

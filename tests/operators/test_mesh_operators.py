@@ -9,7 +9,7 @@ import pytest
 from operator_table import TABLE
 
 SCRIPT = pathlib.Path(__file__).with_name("mesh_operators.py")
-SAMPLE = ("fusion gated", "vicreg", "random_crop")
+SAMPLE = ("fusion gated", "vicreg", "random_crop", "sequential")
 
 
 def run(names):

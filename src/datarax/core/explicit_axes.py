@@ -7,12 +7,15 @@ Auto axes, and what it writes is typed again at the end: rows as the batch's row
 
 import operator
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from typing import Any
 
+import flax.errors
 import jax
 from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from datarax.core.counter import Counter
 from datarax.core.element_batch import PARTS, Batch
 from datarax.core.statistics import pack, unpack
 
@@ -61,7 +64,10 @@ def run_in_auto_axes(
     rows, others, changed = enter(region.state, parts_of(batch), packed)
     variables = _variables(op)
     for path, value in zip(region.changed, changed, strict=True):
-        variables[path].set_raw_value(value)
+        # A plain JAX transform may hold back the counters of inner operators, as it does elsewhere.
+        counts = isinstance(variables[path], Counter)
+        with suppress(flax.errors.TraceContextError) if counts else nullcontext():
+            variables[path].set_raw_value(value)
     return region.result(rows, others)
 
 

@@ -249,6 +249,13 @@ def test_padding_behind_a_sound_changes_nothing(count):
     check_cut(encode, sound, count, lengths, atol=1e-5)
 
 
+def test_padding_behind_a_click_changes_nothing():
+    sound = np.zeros((1, 24000), np.float32)
+    sound[0, 0] = 0.6404
+    encode = nnx.jit(SoundEncoder(samples=24000, rate=16000, width=16, rngs=nnx.Rngs(0)))
+    check_cut(encode, sound, 1, [1, 2000], atol=1e-4)
+
+
 def check_cut(encode, values, count, lengths, *, atol=2e-6):
     mask = np.arange(values.shape[1])[None] < count
     whole = encode(jnp.asarray(values), jnp.asarray(mask))

@@ -52,6 +52,11 @@ def test_positions_beyond_the_epoch_are_refused(start, stop):
             epoch_order(50, epoch=0, seed=0, shuffle=shuffle, start=start, stop=stop)
 
 
+def test_more_records_than_can_be_ordered_are_refused():
+    with pytest.raises(ValueError, match=r"at most 2\^62 records, got 4611686018427387905"):
+        epoch_order(2**62 + 1, epoch=0, seed=0, shuffle=True, start=0, stop=1)
+
+
 def test_parts_of_an_epoch_are_not_shared():
     first = epoch_order(40, epoch=0, seed=0, shuffle=True)
     expected = first.copy()

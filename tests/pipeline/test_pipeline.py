@@ -10,7 +10,7 @@ from datarax.core.element_batch import Element
 from datarax.core.operator import OperatorModule
 from datarax.pipeline import epoch_order
 from datarax.pipeline.pipeline import Pipeline
-from datarax.sources import Fields, MemorySource, ShardedSource
+from datarax.sources import Fields, MemorySource, MixtureSource, ShardedSource, SubsetSource
 from datarax.sources.record import Fault, RawRecord, RecordError
 
 
@@ -224,6 +224,68 @@ def test_a_source_that_gives_many_at_once(threads):
             assert batch.metadata == [
                 {"key": str(row)} if ok else {} for row, ok in zip(rows, valid, strict=True)
             ]
+
+
+class Negated:
+    """A mixin for a source of numbers that changes `source[i]` alone."""
+
+    def __getitem__(self, index):
+        record = super().__getitem__(index)
+        return Element({**record.data, "n": -record.data["n"]}, metadata=record.metadata)
+
+
+class NegatedShards(Negated, ShardedSource):
+    pass
+
+
+class NegatedSubset(Negated, SubsetSource):
+    pass
+
+
+class NegatedMemory(Negated, MemorySource):
+    pass
+
+
+class NegatedMixture(Negated, MixtureSource):
+    pass
+
+
+class Around(DataSourceModule):
+    """Hands what it does not have on to the source within, which reads many at once."""
+
+    def __init__(self, source):
+        super().__init__(DataraxModuleConfig())
+        self.source = source
+
+    def __getattr__(self, name):
+        if name == "source":
+            raise AttributeError(name)
+        return getattr(self.source, name)
+
+    def __len__(self):
+        return len(self.source)
+
+    def element_spec(self):
+        return self.source.element_spec()
+
+    def __getitem__(self, index):
+        record = self.source[index]
+        return Element({**record.data, "n": -record.data["n"]}, metadata=record.metadata)
+
+
+@pytest.mark.parametrize("kind", ["shards", "subset", "memory", "mixture", "around"])
+def test_a_class_that_changes_a_record_alone_changes_the_batches(kind):
+    fields = Fields.from_mapping({"n": {"from": "n", "decode": "number"}})
+    plain = ShardedSource([Listed()], fields=fields)
+    made = {
+        "shards": lambda: NegatedShards([Listed()], fields=fields),
+        "subset": lambda: NegatedSubset(plain, range(8)),
+        "memory": lambda: NegatedMemory({"n": np.arange(1, 9, dtype=np.float32)}),
+        "mixture": lambda: NegatedMixture({"one": plain}, {"one": 1}),
+        "around": lambda: Around(plain),
+    }[kind]()
+    batch = next(Pipeline(made, batch_size=4, seed=0, shuffle=False))
+    assert batch["n"].tolist() == [-1, -2, -3, -4]
 
 
 class Double(OperatorModule):

@@ -1,6 +1,7 @@
 """Files that records name; where they may lie is a table in test_arrow_cells.py."""
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,14 @@ def test_what_became_a_pipe_or_a_folder_since_holds_nothing_up(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(DecodeError, match="is no plain file"):
         read_file(str(tmp_path / "pipe"), limits=Limits())
-    with pytest.raises(OSError, match="directory"):
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket"))
+        with pytest.raises(DecodeError, match="is no plain file"):
+            read_file(str(tmp_path / "socket"), limits=Limits())
+    before = os.listdir("/dev/fd")
+    with pytest.raises(DecodeError, match="is no plain file"):
         read_file(str(tmp_path), limits=Limits())
+    assert os.listdir("/dev/fd") == before
     with pytest.raises(FileNotFoundError):
         read_file(str(tmp_path / "lacks"), limits=Limits())
 

@@ -1,14 +1,16 @@
+import dataclasses
 import io
 import json
 import pickle
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from datarax.sources.fields import Fields
+from datarax.sources.fields import Field, Fields
 from datarax.sources.find_part import find_part
 from datarax.sources.limits import Limits
 from datarax.sources.record import FieldError, FieldSkipped, RawRecord
@@ -213,3 +215,26 @@ TEXT = {"from": "txt", "decode": "text"}
 def test_options_are_refused_with_the_field_and_the_choices(mapping, reason):
     with pytest.raises(ValueError, match=reason):
         Fields.from_mapping(mapping)
+
+
+@dataclasses.dataclass(frozen=True)
+class Loose:
+    """A decoder that makes something else than its spec says."""
+
+    made: np.ndarray
+
+    def decode(self, part, *, limits):
+        return (self.made,)
+
+    def default(self, value):
+        return (self.made,)
+
+    def spec(self):
+        return (jax.ShapeDtypeStruct((3,), np.float32),)
+
+
+@pytest.mark.parametrize("made", [np.float32(2), np.zeros(3), np.ones(1, np.float32)])
+def test_what_does_not_fit_the_spec_is_refused_not_cast(made):
+    fields = Fields({"f": Field(parts=("x",), decoder=Loose(np.asarray(made)))})
+    with pytest.raises(ValueError, match=r"record 'k': field 'f' is float.*says float32\[3\]"):
+        fields.read_into({0: RawRecord("k", {"x": 1})}, {"f": np.zeros((1, 3), np.float32)})

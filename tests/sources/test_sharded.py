@@ -122,6 +122,35 @@ def test_many_at_once_are_what_one_after_another_are(most, monkeypatch):
         made.read_into([0, 7], columns)
 
 
+class Watched(Numbered):
+    """Notes at each reading how many of the texts of before are still held."""
+
+    held, texts = (), ()
+
+    def read(self, row):
+        gc.collect()
+        self.held = (*self.held, sum(text() is not None for text in self.texts))
+        parts = {"n": row, "kept": [Text(self.start + row)], "txt": b"#"}
+        self.texts = (*self.texts, weakref.ref(parts["kept"][0]))
+        return RawRecord(str(row), parts)
+
+
+class Text(str):
+    """A text of a hundred letters that can be referred to weakly."""
+
+    def __new__(cls, number):
+        return super().__new__(cls, f"{number}".rjust(100))
+
+
+def test_texts_and_lists_count_to_what_is_held_undecoded(monkeypatch):
+    monkeypatch.setattr(sharded, "UNDECODED_BYTES", 350)
+    shard = Watched(0, 9)
+    made = ShardedSource([shard], fields=Fields.from_mapping({"n": MAPPING["n"]}))
+    reading = made.read_into(range(9), columns_of(made.fields, 9))
+    assert reading.lost == {}
+    assert shard.held == (0, 1, 2, 3, 0, 1, 2, 3, 0)
+
+
 def test_a_lost_record_does_not_keep_its_columns_in_memory():
     made = source()
     gc.collect()

@@ -15,6 +15,7 @@ from datarax.sources.traits import (
     Columnar,
     ReadInto,
     bulk_reader,
+    columnar,
     optional_fields,
     padded_lengths,
 )
@@ -93,8 +94,8 @@ class Assembler:
           ValueError: if a record does not fit the source's own spec.
           OSError: if a file cannot be read.
         """
-        if isinstance(self.source, Columnar):
-            self._take(self.source, rows, slice(start, stop))
+        if (many := columnar(self.source)) is not None:
+            self._take(many, rows, slice(start, stop))
             return
         read_into = bulk_reader(self.source)
         if read_into is None:
@@ -110,10 +111,7 @@ class Assembler:
         try:
             reading = read_into(numbers, columns)
         except Exception as error:
-            about = (
-                f"{len(numbers)} records of {type(self.source).__name__}, {numbers[0]} the first"
-            )
-            error.add_note(f"while reading {about}")
+            error.add_note(f"while reading records {numbers} of {type(self.source).__name__}")
             raise
         presence = {name: there[part] for name, there in rows.presence.items()}
         masks = [rows.valid[part], *presence.values()]

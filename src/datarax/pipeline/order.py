@@ -30,7 +30,7 @@ def epoch_order(
       int64 [stop - start].
 
     Raises:
-      ValueError: if they are not positions of the epoch.
+      ValueError: if they are not positions of the epoch, or there are more records.
 
     Example:
       >>> whole = epoch_order(10**12, epoch=3, seed=0, shuffle=True, start=5, stop=7)
@@ -38,6 +38,8 @@ def epoch_order(
       np.True_
     """
     stop = records if stop is None else stop
+    if records > 2**62:
+        raise ValueError(f"expected at most 2^62 records, got {records}")
     if not 0 <= start <= stop <= records:
         raise ValueError(f"expected 0 <= start <= stop <= {records}, got {start} and {stop}")
     if not shuffle or records == 1:

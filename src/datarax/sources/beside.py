@@ -1,5 +1,6 @@
 """Files that a record names: read where they lie beside it, and nowhere else."""
 
+import errno
 import os
 import stat
 
@@ -35,16 +36,24 @@ def read_file(path: str, *, limits: Limits) -> bytes:
       DecodeError: if it is no plain file, beyond the limits, or longer than it says.
       OSError: if it cannot be read.
     """
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not hold us up
-    with open(handle, "rb") as file:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise DecodeError("is no plain file")
-        check_size(status.st_size, limits)
-        data = file.read(status.st_size + 1)
+    try:
+        with open(path, "rb", opener=_opened_at_once) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise DecodeError("is no plain file")
+            check_size(status.st_size, limits)
+            data = file.read(status.st_size + 1)
+    except OSError as error:
+        if error.errno not in (errno.EISDIR, errno.ENXIO):  # a folder, a socket
+            raise
+        raise DecodeError("is no plain file") from error
     if len(data) > status.st_size:
         raise DecodeError(f"has more bytes than the {status.st_size} that its folder says")
     return data
+
+
+def _opened_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a pipe must not hold us up
 
 
 def check_size(size: int, limits: Limits) -> None:

@@ -233,6 +233,9 @@ class Fields:
         Returns:
           By row, the fields and masks that a record lacks; and why a record is lost, whose row is
           zeros then.
+
+        Raises:
+          ValueError: if a decoder makes something else than its spec says.
         """
         lacking: dict[int, list[str]] = {}
         lost: dict[int, LostField] = {}
@@ -250,7 +253,13 @@ class Fields:
                     continue
                 if not arrays:
                     lacking.setdefault(row, []).extend(keys)
-                for target, array in zip(targets, arrays, strict=False):
+                for key, target, array in zip(keys, targets, arrays, strict=False):
+                    if array.shape != target.shape[1:] or array.dtype != target.dtype:
+                        raise ValueError(
+                            f"record {raw.key!r}: field {key!r} is {array.dtype}"
+                            f"{list(array.shape)}, its decoder's spec says {target.dtype}"
+                            f"{list(target.shape[1:])}"
+                        )
                     target[row] = array
         for row in lost:
             lacking.pop(row, None)

@@ -147,13 +147,13 @@ class MixtureSource(DataSourceModule):
             metadata, lacking, lost = readers[part](list(rows.values()), made)
             for field, column in made.items():
                 columns[field][places] = column
-            others = [field for field in columns if field not in made]
             for k, place in enumerate(places):
                 if k in lost:
                     reading.lost[place] = lost[k]
                     continue
                 reading.metadata[place] = {**metadata[k], "source": name}
-                if absent := [*others, *lacking.get(k, ())]:
+                lacks = lacking.get(k, ())
+                if absent := [field for field in columns if field not in made or field in lacks]:
                     reading.lacking[place] = absent
         return reading
 

@@ -32,7 +32,7 @@ class ShardedSource(DataSourceModule):
     """The records of some shards, in the shards' order, as `fields` reads them.
 
     A record's metadata are its `key`, `shard` and `row`. What a shard has lost as a whole is in
-    `faults`. A pipeline calls `read_into`: a class that changes `__getitem__` changes that too.
+    `faults`. A pipeline calls `read_into`, or `__getitem__` where a class below changes that alone.
 
     Args:
       shards: the files.
@@ -94,17 +94,27 @@ class ShardedSource(DataSourceModule):
         reading = Reading([{} for _ in places], {}, {})
         rows = iter(range(len(places)))
         while raws := self._read_some(places, rows, lost=reading.lost):
-            lacking, lost = self.fields.read_into(raws, columns)
-            for row, raw in raws.items():
-                shard, inside = places[row]
-                if row in lost:
-                    field, reason, is_skipped = lost[row]
-                    fault = Fault(shard.name, raw.key, inside, field, reason)
-                    reading.lost[row] = Lost(fault, is_skipped)
-                else:
-                    reading.metadata[row] = _metadata(shard.name, raw.key, inside)
-            reading.lacking.update(lacking)
+            self._decode(raws, places, columns, reading)
+            raws.clear()  # the next are not held beside these
         return reading
+
+    def _decode(
+        self,
+        raws: Mapping[int, RawRecord],
+        places: Sequence[tuple[Shard, int]],
+        columns: Mapping[str, np.ndarray],
+        reading: Reading,
+    ) -> None:
+        lacking, lost = self.fields.read_into(raws, columns)
+        for row, raw in raws.items():
+            shard, inside = places[row]
+            if row in lost:
+                field, reason, is_skipped = lost[row]
+                fault = Fault(shard.name, raw.key, inside, field, reason)
+                reading.lost[row] = Lost(fault, is_skipped)
+            else:
+                reading.metadata[row] = _metadata(shard.name, raw.key, inside)
+        reading.lacking.update(lacking)
 
     def _read_some(
         self, places: Sequence[tuple[Shard, int]], rows: Iterator[int], *, lost: dict[int, Lost]
@@ -119,9 +129,7 @@ class ShardedSource(DataSourceModule):
             except RecordError as error:
                 lost[row] = Lost.of(error)
                 continue
-            for part in raw.parts.values():
-                if isinstance(part, bytes):
-                    held += len(part)
+            held += _size(raw.parts)
             if held > UNDECODED_BYTES:
                 break
         return raws
@@ -150,6 +158,20 @@ class ShardedSource(DataSourceModule):
         digest = hashlib.blake2b(digest_size=8)
         digest.update(f"{self.shards.fingerprint()} {self.fields.fingerprint()}".encode())
         return digest.hexdigest()
+
+
+def _size(part: Any) -> int:
+    """About how many bytes a record's part, or all of them, take."""
+    if isinstance(part, bytes | str):
+        return len(part)
+    if isinstance(part, np.ndarray):
+        return part.nbytes
+    if isinstance(part, Mapping):
+        return sum(map(_size, part.values()))
+    if not isinstance(part, list | tuple) or not part:
+        return 0
+    # An element for all: it is only a bound, and long lists are of numbers.
+    return len(part) * max(32, _size(part[0]))
 
 
 def _metadata(shard: str, key: str, row: int) -> dict[str, Any]:

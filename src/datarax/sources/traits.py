@@ -112,8 +112,8 @@ def optional_fields(source: DataSourceModule) -> tuple[str, ...]:
     """The fields that a record may lack; of a source that does not say, all."""
     if isinstance(source, PartlyOptional):
         return tuple(source.optional)
-    if isinstance(source, Columnar):
-        return tuple(source.take(np.zeros(1, np.int64)).presence)
+    if (many := columnar(source)) is not None:
+        return tuple(many.take(np.zeros(1, np.int64)).presence)
     return tuple(described_fields(source))
 
 
@@ -126,7 +126,24 @@ def padded_lengths(source: DataSourceModule) -> dict[str, tuple[int, ...]]:
 
 def bulk_reader(source: DataSourceModule) -> ReadInto | None:
     """What reads many records at once; `None` for a source that can give them one by one alone."""
-    return source.read_into if isinstance(source, Bulk) else None
+    return (
+        source.read_into if isinstance(source, Bulk) and _is_its_own(source, "read_into") else None
+    )
+
+
+def columnar(source: DataSourceModule) -> Columnar | None:
+    """The source, if it hands out many records at once."""
+    return source if isinstance(source, Columnar) and _is_its_own(source, "take") else None
+
+
+def _is_its_own(source: DataSourceModule, method: str) -> bool:
+    """Whether a method gives what `source[i]` does: no class below the method's changes that."""
+    for owner in type(source).__mro__:
+        if method in vars(owner):
+            return True
+        if "__getitem__" in vars(owner):
+            return False
+    return False
 
 
 def lost_parts(source: DataSourceModule) -> list[Fault]:

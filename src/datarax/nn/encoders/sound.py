@@ -52,7 +52,8 @@ class SoundEncoder(nnx.Module):
         self.rate = rate
         frames = -(-samples // self.hop)
         halvings = max(1, (frames // MOST_FRAMES).bit_length())
-        self.norm = nnx.LayerNorm(self.mels, rngs=rngs)
+        # A click has a flat spectrum: the fast variance would be the rounding of its level.
+        self.norm = nnx.LayerNorm(self.mels, use_fast_variance=False, rngs=rngs)
         self.convolutions = nnx.List(
             [
                 nnx.Conv(

@@ -218,7 +218,8 @@ class Fields:
         made: dict[str, np.ndarray] = {}
         parsed: dict[str, Any] = {}
         for name in self.fields:
-            made |= zip((name, f"{name}_mask"), self._arrays(name, raw, parsed), strict=False)
+            arrays = self._arrays(name, self.fields[name], raw, parsed)
+            made |= zip((name, f"{name}_mask"), arrays, strict=False)
         return made
 
     def read_into(
@@ -242,23 +243,22 @@ class Fields:
         parsed: dict[int, dict[str, Any]] = {row: {} for row in raws}
         for name, field in self.fields.items():
             keys = (name, f"{name}_mask") if _is_masked(field) else (name,)
-            targets = [columns[key] for key in keys]
+            targets = [(x, x.shape[1:], x.dtype) for x in map(columns.__getitem__, keys)]
             for row, raw in raws.items():
                 if row in lost:
                     continue
                 try:
-                    arrays = self._arrays(name, raw, parsed[row])
+                    arrays = self._arrays(name, field, raw, parsed[row])
                 except FieldError as error:  # the error itself would keep the columns in memory
                     lost[row] = LostField(name, error.reason, isinstance(error, FieldSkipped))
                     continue
                 if not arrays:
                     lacking.setdefault(row, []).extend(keys)
-                for key, target, array in zip(keys, targets, arrays, strict=False):
-                    if array.shape != target.shape[1:] or array.dtype != target.dtype:
+                for (target, shape, dtype), array in zip(targets, arrays, strict=False):
+                    if array.shape != shape or array.dtype != dtype:
                         raise ValueError(
-                            f"record {raw.key!r}: field {key!r} is {array.dtype}"
-                            f"{list(array.shape)}, its decoder's spec says {target.dtype}"
-                            f"{list(target.shape[1:])}"
+                            f"record {raw.key!r}: field {name!r} is {array.dtype}"
+                            f"{list(array.shape)}, its decoder's spec says {dtype}{list(shape)}"
                         )
                     target[row] = array
         for row in lost:
@@ -267,9 +267,10 @@ class Fields:
                 column[row] = 0
         return lacking, lost
 
-    def _arrays(self, name: str, raw: RawRecord, parsed: dict[str, Any]) -> tuple[np.ndarray, ...]:
+    def _arrays(
+        self, name: str, field: Field, raw: RawRecord, parsed: dict[str, Any]
+    ) -> tuple[np.ndarray, ...]:
         """A field, and its mask if it has one; nothing if it lacks and may."""
-        field = self.fields[name]
         try:
             part = find_part(raw.parts, field.parts, parsed=parsed, limits=self.limits)
             if part is not None:

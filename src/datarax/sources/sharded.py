@@ -129,7 +129,8 @@ class ShardedSource(DataSourceModule):
             except RecordError as error:
                 lost[row] = Lost.of(error)
                 continue
-            held += _size(raw.parts)
+            for part in raw.parts.values():
+                held += len(part) if type(part) is bytes else _size(part)
             if held > UNDECODED_BYTES:
                 break
         return raws
@@ -161,7 +162,7 @@ class ShardedSource(DataSourceModule):
 
 
 def _size(part: Any) -> int:
-    """About how many bytes a record's part, or all of them, take."""
+    """About how many bytes a part of a record takes."""
     if isinstance(part, bytes | str):
         return len(part)
     if isinstance(part, np.ndarray):

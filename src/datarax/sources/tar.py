@@ -88,7 +88,7 @@ class TarShard:
         index = self._index
         if not 0 <= row < len(index):
             raise IndexError(f"record {row} of {len(index)} in {self.name}")
-        members = slice(*index.starts[row : row + 2].tolist())
+        members = slice(index.starts.item(row), index.starts.item(row + 1))
         offsets, sizes = index.offsets[members].tolist(), index.sizes[members].tolist()
         names = [index.suffix_names[place] for place in index.suffixes[members].tolist()]
         if self._has_refused:

@@ -57,8 +57,8 @@ class TarIndex:
 
     def key(self, row: int) -> str:
         r"""The key of a record; bytes that are not UTF-8 are written as `\xff`."""
-        start = int(self.key_ends[row - 1]) if row else 0
-        return as_text(self.keys[start : int(self.key_ends[row])].tobytes())
+        start = self.key_ends.item(row - 1) if row else 0
+        return as_text(self.keys[start : self.key_ends.item(row)].tobytes())
 
 
 def index_tar(read: Read, size: int) -> TarIndex:

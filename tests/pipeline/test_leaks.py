@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,16 @@ from pipeline_sources import pipeline
 batches = pipeline("mixture", threads=2, workers=int(sys.argv[2]))
 next(batches)
 raise RuntimeError("crash")
+"""
+
+KILLED = """
+import multiprocessing, sys, time
+sys.path.insert(0, sys.argv[1])
+from pipeline_sources import pipeline
+batches = pipeline("mixture", threads=1, workers=1)
+next(batches)
+print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+time.sleep(200)
 """
 
 
@@ -82,6 +93,31 @@ def test_a_crash_leaves_nothing(tmp_path, workers):
     assert ended.returncode == 1
     assert "RuntimeError: crash" in ended.stderr
     assert list(tmp_path.iterdir()) == []
+    assert set(Path("/dev/shm").iterdir()) <= shared
+
+
+def is_running(pid):
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
+def test_workers_end_with_a_process_that_is_killed():
+    shared = set(Path("/dev/shm").iterdir())
+    command = [sys.executable, "-c", KILLED, str(Path(__file__).parent)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        workers = process.stdout.readline().split()
+        process.kill()
+    assert workers
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and (
+        any(map(is_running, workers)) or not set(Path("/dev/shm").iterdir()) <= shared
+    ):
+        time.sleep(0.1)
+    assert not any(map(is_running, workers))
     assert set(Path("/dev/shm").iterdir()) <= shared
 
 

@@ -1,6 +1,10 @@
 """Reading in processes of Grain's, the results in order."""
 
 import dataclasses
+import functools
+import multiprocessing
+import os
+import threading
 from collections.abc import Callable
 from typing import Any, Generic, Self, TypeVar
 
@@ -58,6 +62,7 @@ class ReadStep:
 
     def __call__(self, number: int) -> dict[str, Any]:
         """The rows of step `number`."""
+        end_with_parent()
         rows = self.assembler.empty(self.stretch.records(number), self.stretch.size)
         self.assembler.fill(rows, 0, len(rows.records))
         return {
@@ -75,6 +80,19 @@ class _Whole:
     """What is to be handed on in one piece."""
 
     content: Any
+
+
+@functools.cache
+def end_with_parent() -> None:
+    """End this worker when the process that began it does, which Grain's do not if it is killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def _end_after(parent: Any) -> None:
+    parent.join()
+    os._exit(1)  # nobody is left to be told
 
 
 class WorkerReads(Generic[T]):

@@ -88,12 +88,25 @@ def test_memory_is_flat_over_epochs(tmp_path, epochs):
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_crash_leaves_nothing(tmp_path, workers):
-    shared = set(Path("/dev/shm").iterdir())
+    shared = segments()
     ended = run(CRASH, workers, env=os.environ | {"TMPDIR": str(tmp_path)})
     assert ended.returncode == 1
     assert "RuntimeError: crash" in ended.stderr
     assert list(tmp_path.iterdir()) == []
-    assert set(Path("/dev/shm").iterdir()) <= shared
+    new = segments() - shared
+    assert_comes_true(lambda: not new & segments())
+
+
+def segments():
+    """Of shared memory; those of tests that run beside this one come and go."""
+    return set(Path("/dev/shm").iterdir())
+
+
+def assert_comes_true(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def is_running(pid):
@@ -106,19 +119,15 @@ def is_running(pid):
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
 def test_workers_end_with_a_process_that_is_killed():
-    shared = set(Path("/dev/shm").iterdir())
+    shared = segments()
     command = [sys.executable, "-c", KILLED, str(Path(__file__).parent)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         workers = process.stdout.readline().split()
+        new = segments() - shared
         process.kill()
     assert workers
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and (
-        any(map(is_running, workers)) or not set(Path("/dev/shm").iterdir()) <= shared
-    ):
-        time.sleep(0.1)
-    assert not any(map(is_running, workers))
-    assert set(Path("/dev/shm").iterdir()) <= shared
+    assert_comes_true(lambda: not any(map(is_running, workers)))
+    assert_comes_true(lambda: not new & segments())
 
 
 def test_threads_end_with_the_pipeline():

@@ -86,6 +86,7 @@ def test_memory_is_flat_over_epochs(tmp_path, epochs):
     assert max(sizes[epochs // 5 :]) <= 1.05 * warm, sizes
 
 
+@pytest.mark.xdist_group("shared memory")  # as in test_workers.py
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_crash_leaves_nothing(tmp_path, workers):
     shared = segments()
@@ -117,6 +118,7 @@ def is_running(pid):
     return status.rpartition(")")[2].split()[0] != "Z"
 
 
+@pytest.mark.xdist_group("shared memory")
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
 def test_workers_end_with_a_process_that_is_killed():
     shared = segments()

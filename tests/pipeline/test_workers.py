@@ -11,6 +11,9 @@ from pipeline_sources import Marked, content, pipeline
 
 from datarax.sources.record import RecordError
 
+# One after another: each looks at what is left in the shared memory of the machine.
+pytestmark = pytest.mark.xdist_group("shared memory")
+
 
 def children():
     """Process ids of this process's children, but for Python's own tracker of shared memory."""

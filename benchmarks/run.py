@@ -30,6 +30,8 @@ NAMES = (
     "loader",
 )
 
+MINUTES = 15  # that all benchmarks may take on two cores
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -67,6 +69,9 @@ def write(out: Path, found: dict[str, Any]) -> None:
         "Written by `make bench`. Ratios are medians of paired rounds in one process, with the",
         "tenth and ninetieth percentiles; absolute times mean little on a shared machine.",
     ]
+    if whole.keys() >= set(NAMES):
+        minutes = sum(report["about"]["seconds"] for report in whole.values()) / 60
+        lines += ["", f"- {Limit('minutes of all together', minutes, MINUTES)}"]
     for name in (name for name in NAMES if name in whole):
         lines += section(whole[name])
     out.write_text("\n".join(lines) + "\n")

@@ -87,6 +87,7 @@ class ShardedSource(DataSourceModule):
 
         Raises:
           IndexError: if there is no such record.
+          ValueError: if a decoder makes something else than its spec says.
           OSError: if a file cannot be read.
         """
         count, locate = len(self), self.shards.locate

@@ -225,7 +225,7 @@ class Fields:
     def read_into(
         self, raws: Mapping[int, RawRecord], columns: Mapping[str, np.ndarray]
     ) -> tuple[dict[int, list[str]], dict[int, LostField]]:
-        """Read records into the rows, zeros, of arrays by field; one field of all after another.
+        """Read records into the rows, zeros, of arrays by field.
 
         Args:
           raws: by row.
@@ -240,31 +240,30 @@ class Fields:
         """
         lacking: dict[int, list[str]] = {}
         lost: dict[int, LostField] = {}
-        parsed: dict[int, dict[str, Any]] = {row: {} for row in raws}
+        targets = []
         for name, field in self.fields.items():
             keys = (name, f"{name}_mask") if _is_masked(field) else (name,)
-            targets = [(x, x.shape[1:], x.dtype) for x in map(columns.__getitem__, keys)]
-            for row, raw in raws.items():
-                if row in lost:
-                    continue
-                try:
-                    arrays = self._arrays(name, field, raw, parsed[row])
-                except FieldError as error:  # the error itself would keep the columns in memory
-                    lost[row] = LostField(name, error.reason, isinstance(error, FieldSkipped))
-                    continue
-                if not arrays:
-                    lacking.setdefault(row, []).extend(keys)
-                for (target, shape, dtype), array in zip(targets, arrays, strict=False):
-                    if array.shape != shape or array.dtype != dtype:
-                        raise ValueError(
-                            f"record {raw.key!r}: field {name!r} is {array.dtype}"
-                            f"{list(array.shape)}, its decoder's spec says {dtype}{list(shape)}"
-                        )
-                    target[row] = array
-        for row in lost:
-            lacking.pop(row, None)
-            for column in columns.values():
-                column[row] = 0
+            own = [columns[key] for key in keys]
+            targets.append((name, field, keys, [(x, x.shape[1:], x.dtype) for x in own]))
+        for row, raw in raws.items():
+            parsed: dict[str, Any] = {}
+            try:
+                for name, field, keys, into in targets:
+                    arrays = self._arrays(name, field, raw, parsed)
+                    for (column, shape, dtype), array in zip(into, arrays, strict=False):
+                        if array.shape != shape or array.dtype != dtype:
+                            raise ValueError(
+                                f"record {raw.key!r}: field {name!r} is {array.dtype}"
+                                f"{list(array.shape)}, its decoder's spec says {dtype}{list(shape)}"
+                            )
+                        column[row] = array
+                    if not arrays:
+                        lacking.setdefault(row, []).extend(keys)
+            except FieldError as error:  # the error itself would keep the columns in memory
+                lost[row] = LostField(error.field, error.reason, isinstance(error, FieldSkipped))
+                lacking.pop(row, None)
+                for column in columns.values():
+                    column[row] = 0
         return lacking, lost
 
     def _arrays(

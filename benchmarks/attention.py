@@ -37,7 +37,7 @@ def report(quick: bool) -> Report:
         chunks(out, 2, 1024, 2048, 8, 64, rounds=5)
     width, tokens = (64, 128) if quick else (512, 2048)
     for queries in (8, 32) if quick else (8, 32, 64, 256):
-        few(out, queries, tokens, width, rounds=3 if quick else 7)
+        few(out, queries, tokens, width, rounds=3 if quick else 5)
     out.note(
         "Every gradient is returned. Long attention: of query, key and value; the bare form is the "
         "two einsums and their derivative, no softmax between them and nothing computed again. "

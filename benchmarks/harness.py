@@ -96,11 +96,9 @@ def interleaved(
 ) -> dict[str, np.ndarray]:
     """Seconds a call `[rounds]` of each variant, in turn, the order reversed every other round.
 
-    One untimed call comes before each timed cell, the garbage collector is off inside, and all
-    leaves of a result are waited for.
+    One untimed call comes before each timed cell (in the first round it compiles), the garbage
+    collector is off inside, and all leaves of a result are waited for.
     """
-    for run in variants.values():
-        jax.block_until_ready(run())
     times: dict[str, list[float]] = {name: [] for name in variants}
     names = list(variants)
     gc.collect()

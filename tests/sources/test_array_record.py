@@ -10,7 +10,13 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from signed_rows import ROWS, is_right, read_all, write_array_record
 
-from datarax.sources.array_record import SYSTEM, ArrayRecordShard, ArrayRecordSource
+from datarax.sources.array_record import (
+    READER_BYTES,
+    SYSTEM,
+    ArrayRecordShard,
+    ArrayRecordSource,
+)
+from datarax.sources.block_cache import SHARED
 from datarax.sources.limits import Limits
 from datarax.sources.record import RecordError
 
@@ -104,6 +110,20 @@ def test_a_file_of_no_records_is_told_from_one_that_is_cut(path):
     assert counted  # the library itself is content with some of them
 
 
+def test_a_reader_is_kept_unless_it_holds_a_large_record(path):
+    large = msgpack.packb({"a": os.urandom(2**20)})
+    write(path, [large] + [msgpack.packb({"a": n}) for n in range(20)])
+    shard, held = ArrayRecordShard(path), SHARED.held
+    for row, kept in ((3, READER_BYTES), (0, 0), (4, READER_BYTES), (5, READER_BYTES)):
+        shard.read(row)
+        assert SHARED.held - held == kept
+    write(path, [large])
+    shard = ArrayRecordShard(path)  # all are large: read without seeking
+    for _ in range(2):
+        assert len(shard.read(0).parts["a"]) == 2**20
+        assert SHARED.held - held == READER_BYTES
+
+
 def test_a_damaged_record_is_an_error_of_it_alone(path):
     write(
         path, [msgpack.packb({"a": bytes([n]) * 50}) for n in range(5)], "group_size:1,uncompressed"
@@ -159,6 +179,7 @@ def test_threads_that_do_not_meet_share_a_reader(path):
     write_array_record(path)
     before = len(os.listdir("/proc/self/fd"))
     shard = ArrayRecordShard(path)
+    shard.read(0)
     one = len(os.listdir("/proc/self/fd"))
     assert one > before
     for row in range(ROWS):

@@ -44,6 +44,9 @@ def decode(data, size, mode="RGB", resample="bicubic", **limits):
     (made,) = decoder.decode(data, limits=Limits(**limits))
     (spec,) = decoder.spec()
     assert (made.shape, made.dtype) == (spec.shape, spec.dtype)
+    row = np.full(spec.shape, 85, spec.dtype)  # whatever was there before
+    decoder.decode_into(data, [row], limits=Limits(**limits))
+    np.testing.assert_array_equal(row, made)
     return made
 
 
@@ -53,6 +56,12 @@ def test_lossless_images_come_back_in_each_mode(kind, mode):
     pixels = smooth(6, 9)
     made = decode(encoded(pixels, kind), (6, 9), mode)
     np.testing.assert_array_equal(made, np.asarray(Image.fromarray(pixels).convert(mode)))
+
+
+def test_an_image_of_many_bytes_comes_back():
+    pixels = smooth(150, 160)
+    assert pixels.nbytes > decode_image.HELD_BYTES
+    np.testing.assert_array_equal(decode(encoded(pixels), (150, 160)), pixels)
 
 
 @pytest.mark.parametrize("resample", ["bicubic", "bilinear", "nearest"])
@@ -70,7 +79,7 @@ def test_antialiasing_averages_what_lies_between():
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
 @pytest.mark.parametrize("grey", [False, True])
-@pytest.mark.parametrize("size", [(40, 56), (20, 28), (7, 5), (90, 60)])
+@pytest.mark.parametrize("size", [(80, 112), (40, 56), (20, 28), (7, 5), (90, 60)])
 def test_jpeg_is_close_to_a_whole_decode(jpeg, size, grey, mode):
     pixels = smooth(80, 112, 1)[..., 0] if grey else smooth(80, 112)
     data = encoded(pixels, "JPEG", quality=95)

@@ -237,4 +237,4 @@ class Loose:
 def test_what_does_not_fit_the_spec_is_refused_not_cast(made):
     fields = Fields({"f": Field(parts=("x",), decoder=Loose(np.asarray(made)))})
     with pytest.raises(ValueError, match=r"record 'k': field 'f' is float.*says float32\[3\]"):
-        fields.read_into({0: RawRecord("k", {"x": 1})}, {"f": np.zeros((1, 3), np.float32)})
+        fields.writer({"f": np.zeros((1, 3), np.float32)})(0, RawRecord("k", {"x": 1}))

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from datarax.core.element_batch import Batch
-from datarax.sources import sharded
 from datarax.sources.fields import Fields
 from datarax.sources.limits import Limits
 from datarax.sources.record import Fault, Lost, RawRecord, RecordError, RecordSkipped
@@ -85,7 +84,9 @@ def test_errors_name_shard_record_row_and_field():
 
 
 def columns_of(made, count):
-    return {name: np.zeros((count, *kind.shape), kind.dtype) for name, kind in made.spec().items()}
+    """Arrays of whatever was there before."""
+    kinds = made.spec().items()
+    return {name: np.full((count, *kind.shape), 85, kind.dtype) for name, kind in kinds}
 
 
 def one(made, number):
@@ -95,9 +96,7 @@ def one(made, number):
         return Lost.of(error)
 
 
-@pytest.mark.parametrize("most", [0, 5, sharded.UNDECODED_BYTES])
-def test_many_at_once_are_what_one_after_another_are(most, monkeypatch):
-    monkeypatch.setattr(sharded, "UNDECODED_BYTES", most)
+def test_many_at_once_are_what_one_after_another_are():
     made = source()
     numbers = [5, 2, 4, 2, 3, -2, 0, 1]
     columns = columns_of(made.fields, len(numbers))
@@ -108,47 +107,17 @@ def test_many_at_once_are_what_one_after_another_are(most, monkeypatch):
         expected = one(made, number)
         if isinstance(expected, Lost):
             assert lost.pop(row) == expected
-            assert not any(value.any() for value in there.values())
             continue
         assert metadata[row] == expected.metadata
         assert lacking.pop(row, []) == [name for name in columns if name not in expected.data]
-        for name, value in there.items():
-            np.testing.assert_array_equal(value, expected.data.get(name, np.zeros_like(value)))
+        for name, value in expected.data.items():
+            np.testing.assert_array_equal(there[name], value)
     assert lacking == lost == {}
     for index in (8, -9):
         with pytest.raises(IndexError, match="of a source of 8"):
             made.read_into([0, index], columns)
     with pytest.raises(OSError, match="the disk is gone"):
         made.read_into([0, 7], columns)
-
-
-class Watched(Numbered):
-    """Notes at each reading how many of the texts of before are still held."""
-
-    held, texts = (), ()
-
-    def read(self, row):
-        gc.collect()
-        self.held = (*self.held, sum(text() is not None for text in self.texts))
-        parts = {"n": row, "kept": [Text(self.start + row)], "txt": b"#"}
-        self.texts = (*self.texts, weakref.ref(parts["kept"][0]))
-        return RawRecord(str(row), parts)
-
-
-class Text(str):
-    """A text of a hundred letters that can be referred to weakly."""
-
-    def __new__(cls, number):
-        return super().__new__(cls, f"{number}".rjust(100))
-
-
-def test_texts_and_lists_count_to_what_is_held_undecoded(monkeypatch):
-    monkeypatch.setattr(sharded, "UNDECODED_BYTES", 350)
-    shard = Watched(0, 9)
-    made = ShardedSource([shard], fields=Fields.from_mapping({"n": MAPPING["n"]}))
-    reading = made.read_into(range(9), columns_of(made.fields, 9))
-    assert reading.lost == {}
-    assert shard.held == (0, 1, 2, 3, 0, 1, 2, 3, 0)
 
 
 def test_a_lost_record_does_not_keep_its_columns_in_memory():
@@ -161,7 +130,7 @@ def test_a_lost_record_does_not_keep_its_columns_in_memory():
         kept = [weakref.ref(column) for column in columns.values()]
         del columns
         assert [ref() for ref in kept] == [None] * len(kept)
-        assert list(reading.lost) == [2, 0, 1]
+        assert list(reading.lost) == [0, 1, 2]
     finally:
         gc.enable()
 

@@ -122,8 +122,13 @@ def test_many_at_once_where_the_source_can():
     subset = SubsetSource(inner, range(3, -1, -1))
     column = np.zeros(4, np.float32)
     metadata, lacking, lost = subset.read_into(range(4), {"n": column})
-    assert column.tolist() == [1, 3, 0, 4]
+    assert column[[0, 1, 3]].tolist() == [1, 3, 4]
     assert lacking == {}
     assert [(row, why.fault.key) for row, why in lost.items()] == [(2, "a1")]
     assert metadata[3] == subset[3].metadata == {"key": "b0", "shard": "b", "row": 0}
+    again = SubsetSource(inner, np.arange(3, -1, -1)).read_into([3, -4], {"n": column})
+    assert [again.metadata[0], again.lost] == [subset[3].metadata, {}]
+    assert column[:2].tolist() == [4, 1]
+    with pytest.raises(IndexError):
+        SubsetSource(inner, np.arange(4)).read_into([4], {"n": column})
     assert SubsetSource(SOURCE, [0]).read_into is None

@@ -20,8 +20,6 @@ from datarax.sources.traits import (
     padded_lengths,
 )
 
-TOGETHER = 32  # records that are read, then decoded: the same code at once is twice as fast
-
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
@@ -29,7 +27,7 @@ class Rows:
 
     Attributes:
       records: record numbers int64 [m]; the rows from m on are padding.
-      data: zeros [B, ...] by path, to be filled.
+      data: [B, ...] by path, zeros in the padding, anything in what is yet to be filled.
       presence: False [B] for each optional field.
       valid: False [B].
       metadata: one dict a row.
@@ -76,10 +74,13 @@ class Assembler:
         self._paths = {name: path for path, name, _, _ in self._expected}
 
     def empty(self, records: np.ndarray, size: int) -> Rows:
-        """Rows of zeros, none of them valid."""
+        """Rows to be filled, and padding; none of them valid."""
+        data = {path: np.empty((size, *s.shape), s.dtype) for path, s in self.spec.items()}
+        for array in data.values():
+            array[len(records) :] = 0
         return Rows(
             records,
-            {path: np.zeros((size, *s.shape), s.dtype) for path, s in self.spec.items()},
+            data,
             {name: np.zeros(size, bool) for name in self.optional},
             np.zeros(size, bool),
             [{} for _ in range(size)],
@@ -100,9 +101,8 @@ class Assembler:
         read_into = bulk_reader(self.source)
         if read_into is None:
             self._fill_one_by_one(rows, start, stop)
-            return
-        for first in range(start, stop, TOGETHER):
-            self._fill_at_once(read_into, rows, first, min(first + TOGETHER, stop))
+        else:
+            self._fill_at_once(read_into, rows, start, stop)
 
     def _fill_at_once(self, read_into: ReadInto, rows: Rows, start: int, stop: int) -> None:
         part = slice(start, stop)
@@ -121,6 +121,7 @@ class Assembler:
         lost = reading.lost
         for place, names in reading.lacking.items():
             for name in names:
+                columns[name][place] = 0
                 if name in presence:
                     presence[name][place] = False
                 elif place not in lost:
@@ -138,14 +139,16 @@ class Assembler:
                 self._write(rows, row, self.source[number], number)
             except RecordError as error:
                 _note_lost(rows, row, Lost.of(error))
+                for column in rows.data.values():
+                    column[row] = 0
             except Exception as error:
                 error.add_note(f"while reading record {number} of {type(self.source).__name__}")
                 raise
 
     def _write(self, rows: Rows, row: int, element: Element, number: int) -> None:
         values = self._checked(element, number)
-        for path, value in values.items():  # nothing is written before all is checked
-            rows.data[path][row] = value
+        for path, column in rows.data.items():  # nothing is written before all is checked
+            column[row] = values.get(path, 0)
         for name, there in rows.presence.items():
             there[row] = self._paths[name] in values
         if element.metadata:
@@ -180,8 +183,9 @@ class Assembler:
 
     def _take(self, source: Columnar, rows: Rows, part: slice) -> None:
         batch = source.take(rows.records[part])
-        for path, column in flatten(batch.data).items():
-            rows.data[path][part] = column
+        found = flatten(batch.data)
+        for path, column in rows.data.items():
+            column[part] = found[path]
         for name, there in rows.presence.items():
             there[part] = batch.presence.get(name, True)
         if batch.metadata is not None:

@@ -11,7 +11,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-from datarax.sources.arrow_blocks import Block, TableRows, block_of, one_line
+from datarax.sources.arrow_blocks import Block, TableRows, one_line
 from datarax.sources.arrow_cells import is_damage, require_pyarrow
 from datarax.sources.arrow_messages import (
     END,
@@ -195,7 +195,8 @@ class ArrowShard:
             said = f"takes {message.unpacked} bytes, at most {most} (Limits.unpacked_bytes)"
             raise DecodeError(f"record batch {place} {said}")
         try:
-            block = block_of([self._decode(message)])
+            assert self._rows is not None  # there are rows
+            block = self._rows.block([self._decode(message)])
         except Exception as error:
             if not is_damage(error):
                 raise

@@ -77,9 +77,9 @@ def _reader(kind: Any, folder: str, limits: Limits) -> CellReader:
     if types.is_dictionary(kind):
         inner = cell_reader(kind.value_type, folder=folder, limits=limits)
         return lambda cell: inner(cell.value)
-    if _is_text(kind):
-        return lambda cell: _text(_content(cell, limits))
-    if _is_bytes(kind):
+    if is_text(kind):
+        return lambda cell: text_or_bytes(_content(cell, limits))
+    if is_bytes(kind):
         return lambda cell: _content(cell, limits)
     if types.is_map(kind):
         return _map(kind, folder, limits)
@@ -96,7 +96,7 @@ def _content(cell: Any, limits: Limits) -> bytes:
     return bytes(buffer.to_pybytes())
 
 
-def _text(data: bytes) -> str | bytes:
+def text_or_bytes(data: bytes) -> str | bytes:
     """Text; bytes that are none are left to the decoder of the field, which says so."""
     try:
         return data.decode("utf-8")
@@ -215,7 +215,7 @@ def _binary_type(kind: Any) -> Any:
     """`kind` with bytes for text, at any depth."""
     pa = require_pyarrow()
     types = pa.types
-    if _is_text(kind):
+    if is_text(kind):
         if types.is_string_view(kind):
             return pa.binary_view()
         return pa.large_binary() if types.is_large_string(kind) else pa.binary()
@@ -249,7 +249,8 @@ def _is_list(kind: Any) -> bool:
     )
 
 
-def _is_bytes(kind: Any) -> bool:
+def is_bytes(kind: Any) -> bool:
+    """Whether a type is one of bytes."""
     types = require_pyarrow().types
     return (
         types.is_binary(kind)
@@ -259,6 +260,7 @@ def _is_bytes(kind: Any) -> bool:
     )
 
 
-def _is_text(kind: Any) -> bool:
+def is_text(kind: Any) -> bool:
+    """Whether a type is one of text."""
     types = require_pyarrow().types
     return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import io
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import jax
@@ -29,6 +30,9 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# NumPy lets other threads run while it copies more than this; waiting for the interpreter's lock
+# then takes longer than the copy.
+HELD_BYTES = 2**16
 HAS_SIMPLEJPEG = importlib.util.find_spec("simplejpeg") is not None
 
 
@@ -71,18 +75,20 @@ class ImageDecoder:
         Raises:
           DecodeError: if it is none, damaged, or has more pixels than the limits allow.
         """
-        if not isinstance(part, bytes):
-            raise DecodeError(f"expected the bytes of an image, got {type(part).__name__}")
-        try:
-            made = self._jpeg(part, limits) if _is_plain_jpeg(part) else None
-            return (self._resized(self._open(part, limits)) if made is None else made,)
-        except (DecodeError, MemoryError):
-            raise
-        except Exception as error:  # damaged bytes raise whatever: OSError, SyntaxError, KeyError..
-            reason = " ".join(str(error).split())[:200]
-            if isinstance(error, Image.UnidentifiedImageError):
-                reason = f"expected one of {', '.join(FORMATS)}"
-            raise DecodeError(f"not an image that can be read: {reason}") from error
+        return (np.asarray(self._read(part, limits)),)
+
+    def decode_into(self, part: Any, rows: Sequence[np.ndarray], *, limits: Limits) -> None:
+        """As `decode`, into the one array: a JPEG of its size without a copy."""
+        (row,) = rows
+        made = self._read(part, limits, into=row)
+        if isinstance(made, Image.Image):
+            pixels = made.tobytes()
+            if len(pixels) > HELD_BYTES:
+                row[...] = np.frombuffer(pixels, np.uint8).reshape(row.shape)
+            else:
+                row.data.cast("B")[:] = pixels
+        elif made is not row:
+            row[...] = made
 
     def default(self, value: Any) -> tuple[np.ndarray, ...]:
         """One brightness, 0 to 255, everywhere."""
@@ -93,6 +99,23 @@ class ImageDecoder:
     def spec(self) -> tuple[jax.ShapeDtypeStruct, ...]:
         """Shape and dtype."""
         return (jax.ShapeDtypeStruct(self.shape, np.uint8),)
+
+    def _read(
+        self, part: Any, limits: Limits, *, into: np.ndarray | None = None
+    ) -> Image.Image | np.ndarray:
+        """Of the right size and mode; `into` itself if the pixels are there already."""
+        if not isinstance(part, bytes):
+            raise DecodeError(f"expected the bytes of an image, got {type(part).__name__}")
+        try:
+            made = self._jpeg(part, limits, into) if _is_plain_jpeg(part) else None
+            return self._resized(self._open(part, limits)) if made is None else made
+        except (DecodeError, MemoryError):
+            raise
+        except Exception as error:  # damaged bytes raise whatever: OSError, SyntaxError, KeyError..
+            reason = " ".join(str(error).split())[:200]
+            if isinstance(error, Image.UnidentifiedImageError):
+                reason = f"expected one of {', '.join(FORMATS)}"
+            raise DecodeError(f"not an image that can be read: {reason}") from error
 
     def _open(self, data: bytes, limits: Limits) -> Image.Image:
         """By Pillow: upright and in the right mode, of any size."""
@@ -109,7 +132,9 @@ class ImageDecoder:
             image.load()
             return _convert(_upright(image, _orientation(image)), self.mode)
 
-    def _jpeg(self, data: bytes, limits: Limits) -> np.ndarray | None:
+    def _jpeg(
+        self, data: bytes, limits: Limits, into: np.ndarray | None
+    ) -> Image.Image | np.ndarray | None:
         """By simplejpeg; `None` where Pillow is to judge: CMYK, and whatever it complains of."""
         import simplejpeg
 
@@ -123,24 +148,32 @@ class ImageDecoder:
             turn = _jpeg_orientation(data)
             if turn > 4:
                 height, width = width, height
+            fits = turn == 1 and (rows, columns) == self.size and self.mode != "RGBA"
             pixels: np.ndarray = simplejpeg.decode_jpeg(
-                data, "GRAY" if grey else "RGB", min_height=height, min_width=width, min_factor=1
+                data,
+                "GRAY" if grey else "RGB",
+                min_height=height,
+                min_width=width,
+                min_factor=1,
+                buffer=into if fits else None,
             )
         except DecodeError:
             raise
         except ValueError:
             return None
+        if fits and into is not None:
+            return into
         if grey:
             pixels = pixels[:, :, 0]
         if turn == 1 and pixels.shape == self.shape:
             return pixels
         return self._resized(_convert(_upright(Image.fromarray(pixels), turn), self.mode))
 
-    def _resized(self, image: Image.Image) -> np.ndarray:
+    def _resized(self, image: Image.Image) -> Image.Image:
         height, width = self.size
-        if image.size != (width, height):
-            image = image.resize((width, height), Image.Resampling[self.resample.upper()])
-        return np.asarray(image)
+        if image.size == (width, height):
+            return image
+        return image.resize((width, height), Image.Resampling[self.resample.upper()])
 
 
 def _is_plain_jpeg(data: bytes) -> bool:

@@ -1,12 +1,13 @@
 """Text as bytes of UTF-8."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from datarax.sources.decode_array import as_tuple, check_lengths, pad
+from datarax.sources.decode_array import as_tuple, check_lengths
 from datarax.sources.limits import Limits
 from datarax.sources.record import DecodeError
 
@@ -43,15 +44,26 @@ class TextDecoder:
         Raises:
           DecodeError: if it is no text, no valid UTF-8, or has a NUL, since zeros are padding.
         """
+        length = self.lengths[-1]
+        made = np.empty(length, np.uint8), np.empty(length, np.bool_)
+        self.decode_into(part, made, limits=limits)
+        return made
+
+    def decode_into(self, part: Any, rows: Sequence[np.ndarray], *, limits: Limits) -> None:
+        """As `decode`, into the two arrays."""
         data = _utf8(part)
         if (place := data.find(0)) >= 0:
             raise DecodeError(f"text has a NUL at byte {place}: zeros are padding")
-        end, length = len(data), self.lengths[-1]
+        text, mask = rows
+        end, length = len(data), len(text)
         if end > length:
             end = length
             while data[end] & 0xC0 == 0x80:  # the character goes on here
                 end -= 1
-        return pad(np.frombuffer(data, np.uint8, count=end), length)
+        text.data[:end] = data[:end]
+        text[end:] = 0
+        mask[:end] = True
+        mask[end:] = False
 
     def default(self, value: Any) -> tuple[np.ndarray, ...]:
         """A text as it is decoded."""

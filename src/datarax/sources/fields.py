@@ -5,8 +5,8 @@ import difflib
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Protocol, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
 
 import jax
 import numpy as np
@@ -21,7 +21,6 @@ from datarax.sources.record import (
     DecodeError,
     FieldError,
     FieldSkipped,
-    LostField,
     RawRecord,
 )
 from datarax.sources.shard import Shards
@@ -52,6 +51,18 @@ class Decoder(Protocol):
 
     def spec(self) -> tuple[jax.ShapeDtypeStruct, ...]:
         """Shape and dtype of the field, and of its mask if it has one."""
+
+
+@runtime_checkable
+class DecodesInto(Protocol):
+    """A decoder that writes where its arrays are to be, without making them first."""
+
+    def decode_into(self, part: Any, rows: Sequence[np.ndarray], *, limits: Limits) -> None:
+        """Write all of what `decode` gives into arrays of its shapes, C-contiguous.
+
+        Raises:
+          DecodeError: as `decode`; the arrays hold anything then.
+        """
 
 
 DECODERS: dict[str, type] = {
@@ -222,49 +233,43 @@ class Fields:
             made |= zip((name, f"{name}_mask"), arrays, strict=False)
         return made
 
-    def read_into(
-        self, raws: Mapping[int, RawRecord], columns: Mapping[str, np.ndarray]
-    ) -> tuple[dict[int, list[str]], dict[int, LostField]]:
-        """Read records into the rows, zeros, of arrays by field.
+    def writer(self, columns: Mapping[str, np.ndarray]) -> Callable[[int, RawRecord], list[str]]:
+        """A function that writes a record into a row of arrays by field, whatever these hold.
 
         Args:
-          raws: by row.
           columns: for each field and mask of `spec`.
 
         Returns:
-          By row, the fields and masks that a record lacks; and why a record is lost, whose row is
-          zeros then.
-
-        Raises:
-          ValueError: if a decoder makes something else than its spec says.
+          A function of the row and the record, which gives the fields and masks that the record
+          lacks. It raises FieldError as `read` does, and ValueError if a decoder makes something
+          else than its spec says; what the row holds then is anything.
         """
-        lacking: dict[int, list[str]] = {}
-        lost: dict[int, LostField] = {}
+        limits = self.limits
         targets = []
         for name, field in self.fields.items():
             keys = (name, f"{name}_mask") if _is_masked(field) else (name,)
-            own = [columns[key] for key in keys]
-            targets.append((name, field, keys, [(x, x.shape[1:], x.dtype) for x in own]))
-        for row, raw in raws.items():
+            decoder = field.decoder
+            into = decoder.decode_into if isinstance(decoder, DecodesInto) else None
+            targets.append((field, field.parts, keys, [columns[key] for key in keys], into))
+
+        def write(row: int, raw: RawRecord) -> list[str]:
             parsed: dict[str, Any] = {}
-            try:
-                for name, field, keys, into in targets:
-                    arrays = self._arrays(name, field, raw, parsed)
-                    for (column, shape, dtype), array in zip(into, arrays, strict=False):
-                        if array.shape != shape or array.dtype != dtype:
-                            raise ValueError(
-                                f"record {raw.key!r}: field {name!r} is {array.dtype}"
-                                f"{list(array.shape)}, its decoder's spec says {dtype}{list(shape)}"
-                            )
-                        column[row] = array
-                    if not arrays:
-                        lacking.setdefault(row, []).extend(keys)
-            except FieldError as error:  # the error itself would keep the columns in memory
-                lost[row] = LostField(error.field, error.reason, isinstance(error, FieldSkipped))
-                lacking.pop(row, None)
-                for column in columns.values():
-                    column[row] = 0
-        return lacking, lost
+            lacking: list[str] = []
+            for field, names, keys, own, into in targets:
+                try:
+                    part = find_part(raw.parts, names, parsed=parsed, limits=limits)
+                    if part is not None and into is not None:
+                        into(part, [column[row] for column in own], limits=limits)
+                    elif part is None and field.missing == "mask":
+                        lacking.extend(keys)
+                    else:
+                        arrays = self._decoded(keys[0], field, raw, part)
+                        _write(arrays, own, row, f"record {raw.key!r}: field {keys[0]!r}")
+                except DecodeError as error:
+                    raise FieldError(keys[0], str(error)) from error
+            return lacking
+
+        return write
 
     def _arrays(
         self, name: str, field: Field, raw: RawRecord, parsed: dict[str, Any]
@@ -272,14 +277,20 @@ class Fields:
         """A field, and its mask if it has one; nothing if it lacks and may."""
         try:
             part = find_part(raw.parts, field.parts, parsed=parsed, limits=self.limits)
-            if part is not None:
-                return field.decoder.decode(part, limits=self.limits)
-            if field.missing == "mask":
+            if part is None and field.missing == "mask":
                 return ()
-            if field.missing == "default":
-                return field.decoder.default(field.fallback)
+            return self._decoded(name, field, raw, part)
         except DecodeError as error:
             raise FieldError(name, str(error)) from error
+
+    def _decoded(
+        self, name: str, field: Field, raw: RawRecord, part: Any
+    ) -> tuple[np.ndarray, ...]:
+        """Of a part, or of what stands for one that is `None`."""
+        if part is not None:
+            return field.decoder.decode(part, limits=self.limits)
+        if field.missing == "default":
+            return field.decoder.default(field.fallback)
         raise _lacking(name, field, raw)
 
     def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -323,6 +334,19 @@ class Fields:
         return "\n".join(
             f"{_toml_key(name)} = {_toml(field.options())}" for name, field in self.fields.items()
         )
+
+
+def _write(
+    arrays: Sequence[np.ndarray], columns: Sequence[np.ndarray], row: int, what: str
+) -> None:
+    for column, array in zip(columns, arrays, strict=True):
+        shape, dtype = column.shape[1:], column.dtype
+        if array.shape != shape or array.dtype != dtype:
+            raise ValueError(
+                f"{what} is {array.dtype}{list(array.shape)}, its decoder's spec says "
+                f"{dtype}{list(shape)}"
+            )
+        column[row] = array
 
 
 def _is_masked(field: Field) -> bool:

@@ -141,7 +141,7 @@ class MixtureSource(DataSourceModule):
         for name, rows in by_source.items():
             part, places = self.names.index(name), list(rows)
             made = {
-                field: np.zeros((len(rows), *columns[field].shape[1:]), columns[field].dtype)
+                field: np.empty((len(rows), *columns[field].shape[1:]), columns[field].dtype)
                 for field in described_fields(self.parts[part])
             }
             metadata, lacking, lost = readers[part](list(rows.values()), made)

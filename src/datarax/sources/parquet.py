@@ -10,7 +10,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-from datarax.sources.arrow_blocks import Block, TableRows, block_of, one_line
+from datarax.sources.arrow_blocks import Block, TableRows, one_line
 from datarax.sources.arrow_cells import is_damage, require_pyarrow
 from datarax.sources.block_cache import SHARED, BlockCache
 from datarax.sources.files import FilesSource
@@ -131,7 +131,8 @@ class ParquetShard:
         found = self._metadata.row_group(group)
         self._check_size(group, found.total_byte_size)
         try:
-            block = block_of(self._decode(group))
+            assert self._rows is not None  # there are rows
+            block = self._rows.block(self._decode(group))
         except DecodeError:
             raise
         except Exception as error:

@@ -78,20 +78,6 @@ class Lost(NamedTuple):
         return cls(error.fault, isinstance(error, RecordSkipped))
 
 
-class LostField(NamedTuple):
-    """What an error says of a field, likewise.
-
-    Attributes:
-      field: its name.
-      reason: one line.
-      is_skipped: whether the record is left out by choice: `FieldSkipped`.
-    """
-
-    field: str
-    reason: str
-    is_skipped: bool
-
-
 class DecodeError(ValueError):
     """Bytes or a value that a decoder cannot make a field of; says why in one line."""
 

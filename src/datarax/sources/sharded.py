@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,14 +18,11 @@ from datarax.sources.record import (
     FieldError,
     FieldSkipped,
     Lost,
-    RawRecord,
     RecordError,
     RecordSkipped,
 )
 from datarax.sources.shard import Shard, Shards
 from datarax.sources.traits import Reading
-
-UNDECODED_BYTES = 2**24  # of records that are read before the first of them is decoded
 
 
 class ShardedSource(DataSourceModule):
@@ -80,10 +77,10 @@ class ShardedSource(DataSourceModule):
             fault = Fault(shard.name, raw.key, row, error.field, error.reason)
             kind = RecordSkipped if isinstance(error, FieldSkipped) else RecordError
             raise kind(fault) from error
-        return Element(data, metadata=_metadata(shard.name, raw.key, row))
+        return Element(data, metadata={"key": raw.key, "shard": shard.name, "row": row})
 
     def read_into(self, numbers: Sequence[int], columns: Mapping[str, np.ndarray]) -> Reading:
-        """Read records into the rows, zeros, of arrays by field: what `self[number]` has or raises.
+        """Read records into the rows of arrays by field: what `self[number]` has or raises.
 
         Raises:
           IndexError: if there is no such record.
@@ -91,50 +88,23 @@ class ShardedSource(DataSourceModule):
           OSError: if a file cannot be read.
         """
         count, locate = len(self), self.shards.locate
-        places = [locate(number + count if number < 0 else number) for number in numbers]
-        reading = Reading([{} for _ in places], {}, {})
-        rows = iter(range(len(places)))
-        while raws := self._read_some(places, rows, lost=reading.lost):
-            self._decode(raws, places, columns, reading)
-            raws.clear()  # the next are not held beside these
-        return reading
-
-    def _decode(
-        self,
-        raws: Mapping[int, RawRecord],
-        places: Sequence[tuple[Shard, int]],
-        columns: Mapping[str, np.ndarray],
-        reading: Reading,
-    ) -> None:
-        lacking, lost = self.fields.read_into(raws, columns)
-        for row, raw in raws.items():
-            shard, inside = places[row]
-            if row in lost:
-                field, reason, is_skipped = lost[row]
-                fault = Fault(shard.name, raw.key, inside, field, reason)
-                reading.lost[row] = Lost(fault, is_skipped)
-            else:
-                reading.metadata[row] = _metadata(shard.name, raw.key, inside)
-        reading.lacking.update(lacking)
-
-    def _read_some(
-        self, places: Sequence[tuple[Shard, int]], rows: Iterator[int], *, lost: dict[int, Lost]
-    ) -> dict[int, RawRecord]:
-        """The next records that can be read, as many as are held in memory undecoded."""
-        raws: dict[int, RawRecord] = {}
-        held = 0
-        for row in rows:
-            shard, inside = places[row]
+        write = self.fields.writer(columns)
+        reading = Reading([], {}, {})
+        for place, number in enumerate(numbers):
+            shard, row = locate(number + count if number < 0 else number)
+            about: dict[str, Any] = {}
             try:
-                raws[row] = raw = shard.read(inside)
-            except RecordError as error:
-                lost[row] = Lost.of(error)
-                continue
-            for part in raw.parts.values():
-                held += len(part) if type(part) is bytes else _size(part)
-            if held > UNDECODED_BYTES:
-                break
-        return raws
+                raw = shard.read(row)
+                if lacking := write(place, raw):
+                    reading.lacking[place] = lacking
+                about = {"key": raw.key, "shard": shard.name, "row": row}
+            except RecordError as error:  # the error itself would keep the columns in memory
+                reading.lost[place] = Lost.of(error)
+            except FieldError as error:
+                fault = Fault(shard.name, raw.key, row, error.field, error.reason)
+                reading.lost[place] = Lost(fault, isinstance(error, FieldSkipped))
+            reading.metadata.append(about)
+        return reading
 
     @property
     def faults(self) -> list[Fault]:
@@ -160,24 +130,6 @@ class ShardedSource(DataSourceModule):
         digest = hashlib.blake2b(digest_size=8)
         digest.update(f"{self.shards.fingerprint()} {self.fields.fingerprint()}".encode())
         return digest.hexdigest()
-
-
-def _size(part: Any) -> int:
-    """About how many bytes a part of a record takes."""
-    if isinstance(part, bytes | str):
-        return len(part)
-    if isinstance(part, np.ndarray):
-        return part.nbytes
-    if isinstance(part, Mapping):
-        return sum(map(_size, part.values()))
-    if not isinstance(part, list | tuple) or not part:
-        return 0
-    # An element for all: it is only a bound, and long lists are of numbers.
-    return len(part) * max(32, _size(part[0]))
-
-
-def _metadata(shard: str, key: str, row: int) -> dict[str, Any]:
-    return {"key": key, "shard": shard, "row": row}
 
 
 def fields_of(fields: Any) -> Fields | None:

@@ -74,7 +74,10 @@ class SubsetSource(DataSourceModule):
     def _read_into(
         self, read: ReadInto, numbers: Sequence[int], columns: Mapping[str, np.ndarray]
     ) -> Reading:
-        return read([int(self.rows[number]) for number in numbers], columns)
+        rows = self.rows
+        if isinstance(rows, np.ndarray):
+            return read(rows[np.asarray(numbers)].tolist(), columns)
+        return read([int(rows[number]) for number in numbers], columns)
 
     @property
     def faults(self) -> list[Fault]:

@@ -3,12 +3,13 @@
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 from datarax.sources.files import FilesSource
 from datarax.sources.limits import Limits
 from datarax.sources.record import DecodeError, Fault, RawRecord, RecordError
 from datarax.sources.tar_bytes import Bytes, open_bytes
-from datarax.sources.tar_index import EMPTY, FLAWS, TarIndex, index_tar
+from datarax.sources.tar_index import EMPTY, TarIndex, index_tar
 from datarax.sources.tar_index_file import load_index, save_index
 from datarax.sources.tar_unpack import compression_of, unpack
 
@@ -67,11 +68,10 @@ class TarShard:
             except DecodeError as error:
                 lost.append(("", str(error)))
         self._index = EMPTY if lost else _index_of(self._bytes)
-        index = self._index
-        self._has_refused = bool(
-            index.flaws.any() or index.sizes.max(initial=0) > self.limits.member_bytes
-        )
-        lost += index.lost
+        self._places = self._index.places()
+        most = self._index.sizes.max(initial=0)
+        self._may_refuse = bool(self._index.flaws.any() or most > self.limits.member_bytes)
+        lost += self._index.lost
         self.faults = tuple(Fault(self.name, key, reason=reason) for key, reason in lost)
 
     def __len__(self) -> int:
@@ -85,27 +85,34 @@ class TarShard:
           RecordError: if one of its members is refused.
           OSError: if the file cannot be read, or has changed.
         """
-        index = self._index
-        if not 0 <= row < len(index):
-            raise IndexError(f"record {row} of {len(index)} in {self.name}")
-        members = slice(index.starts.item(row), index.starts.item(row + 1))
-        offsets, sizes = index.offsets[members].tolist(), index.sizes[members].tolist()
-        names = [index.suffix_names[place] for place in index.suffixes[members].tolist()]
-        if self._has_refused:
-            for name, size, flaw in zip(names, sizes, index.flaws[members].tolist(), strict=True):
-                if flaw or size > self.limits.member_bytes:
-                    raise self._refusal(row, name, size=size, flaw=flaw)
-        return RawRecord(index.key(row), _read_parts(self._bytes, names, offsets, sizes))
+        if not 0 <= row < len(self):
+            raise IndexError(f"record {row} of {len(self)} in {self.name}")
+        key, names, offsets, sizes = self._places(row)
+        if self._may_refuse:
+            self._refuse(row, key, names, sizes)
+        return RawRecord(key, _read_parts(self._bytes, names, offsets, sizes))
 
     def identity(self) -> str:
         """Of the name without its folder, and all headers: the same on any host."""
         return f"{os.path.basename(self.name)} {self._index.headers}"
 
-    def _refusal(self, row: int, suffix: str, *, size: int, flaw: int) -> RecordError:
-        most = f"at most {self.limits.member_bytes} (Limits.member_bytes)"
-        reason = f"is {FLAWS[flaw]}, which is not read" if flaw else f"has {size} bytes, {most}"
-        key = self._index.key(row)
-        return RecordError(Fault(self.name, key, row, suffix, f"the member {reason}"))
+    def _refuse(self, row: int, key: str, names: list[str], sizes: list[int]) -> None:
+        flaws = self._index.flaws_of(row)
+        for name, size, flaw in zip(names, sizes, flaws, strict=True):
+            if flaw:
+                reason = f"is {flaw}, which is not read"
+            elif size > (most := self.limits.member_bytes):
+                reason = f"has {size} bytes, at most {most} (Limits.member_bytes)"
+            else:
+                continue
+            raise RecordError(Fault(self.name, key, row, name, f"the member {reason}"))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_places"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._places = self._index.places()
 
 
 class TarSource(FilesSource):
@@ -145,10 +152,10 @@ def _read_parts(
     content: Bytes, names: list[str], offsets: list[int], sizes: list[int]
 ) -> dict[str, bytes]:
     """Each member's bytes by name; in one read where they lie close together."""
-    members = zip(names, offsets, sizes, strict=True)
-    first = offsets[0]  # they are in the order of the tar
+    first, count = offsets[0], len(sizes)  # they are in the order of the tar
     length = offsets[-1] + sizes[-1] - first
-    if len(sizes) == 1 or length > TOGETHER or length > sum(sizes) + GAP * len(sizes):
+    members = zip(names, offsets, sizes, strict=True)
+    if count == 1 or length > TOGETHER or length > sum(sizes) + GAP * count:
         return {name: content.read(offset, size) for name, offset, size in members}
     data = content.read(first, length)
     return {name: data[a - first : a - first + size] for name, a, size in members}

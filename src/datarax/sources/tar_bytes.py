@@ -62,8 +62,8 @@ class LocalBytes:
 
     def read(self, offset: int, size: int) -> bytes:
         """As `Bytes.read`."""
-        if self._handle is not None:
-            return self._read(self._handle, offset, size)
+        if (kept := self._handle) is not None:
+            return self._read(kept, offset, size)
         handle = self._open()
         try:
             return self._read(handle, offset, size)

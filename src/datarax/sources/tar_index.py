@@ -4,7 +4,7 @@ import array
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from datarax.sources.tar_headers import (
     TarCut,
     read_members,
 )
+
+Places = Callable[[int], tuple[str, list[str], list[int], list[int]]]
 
 TWICE = "there twice"
 FLAWS = tuple(dict.fromkeys([FILE, *KINDS.values(), UNKNOWN, TWICE]))
@@ -55,10 +57,28 @@ class TarIndex:
     def __len__(self) -> int:
         return len(self.key_ends)
 
-    def key(self, row: int) -> str:
-        r"""The key of a record; bytes that are not UTF-8 are written as `\xff`."""
-        start = self.key_ends.item(row - 1) if row else 0
-        return as_text(self.keys[start : self.key_ends.item(row)].tobytes())
+    def flaws_of(self, row: int) -> list[str]:
+        """Of the members of a record: why each cannot be read, empty if it can."""
+        flaws = self.flaws[self.starts[row] : self.starts[row + 1]].tolist()
+        return [FLAWS[flaw] if flaw else "" for flaw in flaws]
+
+    def places(self) -> Places:
+        r"""A function from a record's number to its key and its members' suffixes, offsets, sizes.
+
+        A key's bytes that are not UTF-8 are written as `\xff`.
+        """
+        # Views: a number of an array is an object of NumPy first, at four times the cost.
+        starts, ends, keys = self.starts.data, self.key_ends.data, self.keys.data
+        offsets, sizes, suffixes = self.offsets.data, self.sizes.data, self.suffixes.data
+        suffix_names = self.suffix_names
+
+        def place(row: int) -> tuple[str, list[str], list[int], list[int]]:
+            members = slice(starts[row], starts[row + 1])
+            names = [suffix_names[number] for number in suffixes[members]]
+            key = as_text(keys[ends[row - 1] if row else 0 : ends[row]])
+            return key, names, offsets[members].tolist(), sizes[members].tolist()
+
+        return place
 
 
 def index_tar(read: Read, size: int) -> TarIndex:
@@ -105,9 +125,9 @@ def split_name(name: bytes) -> tuple[bytes, str]:
     return b"/".join([*steps, base]), as_text(suffix).lower()
 
 
-def as_text(name: bytes) -> str:
+def as_text(name: bytes | memoryview) -> str:
     r"""UTF-8, and whatever is not as `\xff`."""
-    return name.decode("utf-8", "backslashreplace")
+    return str(name, "utf-8", "backslashreplace")
 
 
 class _Table:

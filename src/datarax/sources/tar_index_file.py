@@ -132,8 +132,10 @@ def _decode_arrays(data: bytes, start: int, *, lengths: list[int]) -> dict[str, 
         count = int(length)
         if count < 0:
             raise ValueError("an array has a negative length")
-        arrays[name] = np.frombuffer(data, dtype, count, start) if count else np.empty(0, dtype)
-        start += arrays[name].nbytes
+        part = np.frombuffer(data, dtype, count, start) if count else np.empty(0, dtype)
+        # A copy: aligned, in this machine's order of bytes, and without the rest of the file.
+        arrays[name] = part.astype(part.dtype.newbyteorder("="))
+        start += part.nbytes
     if start != len(data):
         raise ValueError("there is more in it than its arrays")
     return arrays

@@ -16,8 +16,8 @@ class Reading(NamedTuple):
 
     Attributes:
       metadata: of each record, `{}` of one that is lost.
-      lacking: by row, the fields that a record lacks, whose rows are zeros.
-      lost: by row, the records that cannot be read or are left out, whose rows are zeros.
+      lacking: by row, the fields that a record lacks, whose rows hold anything.
+      lost: by row, the records that cannot be read or are left out, whose rows hold anything.
     """
 
     metadata: list[dict[str, Any]]
@@ -42,8 +42,9 @@ class Bulk(Protocol):
 
     @property
     def read_into(self) -> ReadInto | None:
-        """Reads n records by number into arrays by field, zeros `[n, ...]` as in `element_spec`.
+        """Reads n records by number into arrays by field, `[n, ...]` as in `element_spec`.
 
+        What the arrays held before must not matter: a row is written whole, or is said to lack.
         `None` if it cannot.
         """
 

@@ -132,6 +132,22 @@ def test_caps_trip_exactly(caps, step):
     assert counter.seen == (expected or len(pattern))
 
 
+def test_good_records_are_counted_at_once_as_one_by_one():
+    caps = ErrorCaps(fraction=0.5, window=8, consecutive=2)
+    one, many = ErrorCounter(caps), ErrorCounter(caps)
+    for bad, good in ((1, 0), (1, 3), (0, 5)):
+        for counter in (one, many):
+            try:
+                for number in range(bad):
+                    counter.add(fault(number))
+            except TooManyErrors:
+                counter.run = 0
+        for _ in range(good):
+            one.add(None)
+        many.add_good(good)
+        assert (many.seen, many.bad, many.run) == (one.seen, one.bad, one.run)
+
+
 @pytest.mark.parametrize("threads", [0, 4])
 def test_a_run_stops_at_the_cap_with_a_summary(threads, tmp_path):
     caps = ErrorCaps(fraction=1.0, consecutive=5)

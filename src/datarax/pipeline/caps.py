@@ -89,6 +89,12 @@ class ErrorCounter:
         if self.caps.consecutive is not None and self.run >= self.caps.consecutive:
             raise self._summary(f"{self.run} records in a row are bad")
 
+    def add_good(self, count: int) -> None:
+        """Count records that are all good."""
+        if count:
+            self.seen += count
+            self.run = 0
+
     def _summary(self, why: str) -> TooManyErrors:
         last = "".join(f"\n  {fault}" for fault in self._last)
         return TooManyErrors(

@@ -306,6 +306,9 @@ class Pipeline:
         self.skipped += len(rows.skipped)
         if self.on_error == "raise" and faults:
             raise RecordError(faults[0])
+        if not faults:
+            self.counter.add_good(len(rows.records))
+            return
         for row in range(len(rows.records)):
             self.counter.add(rows.faults.get(row))
 

@@ -88,13 +88,16 @@ class ArrayRecordShard:
         if not 0 <= row < len(self):
             raise IndexError(f"record {row} of {len(self)} in {self.name}")
         key, field = str(row), ""
+        most = self.limits.member_bytes
         try:
             parts = unpack_parts(self._bytes(row))
-            field = KEY
-            key = key_of(parts.pop(KEY, None), row=row)
+            if (given := parts.pop(KEY, None)) is not None:
+                field = KEY
+                key = key_of(given, row=row)
             for name, value in parts.items():
-                field = name
-                _check(value, limits=self.limits, depth=0)
+                if type(value) is not bytes or len(value) > most:
+                    field = name
+                    _check(value, limits=self.limits, depth=0)
         except DecodeError as error:
             raise RecordError(Fault(self.name, key, row, field, str(error))) from error
         return RawRecord(key, parts)
@@ -213,7 +216,7 @@ def unpack_parts(record: bytes) -> dict[str, Any]:
         raise
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise DecodeError(f"is no msgpack map of parts: {one_line(error)}") from error
-    if not isinstance(parts, dict) or not all(isinstance(name, str) for name in parts):
+    if not isinstance(parts, dict) or not set(map(type, parts)) <= {str}:
         raise DecodeError(f"is no msgpack map of parts, but a {type(parts).__name__}")
     return parts
 

@@ -39,10 +39,11 @@ class BlockCache:
         is not kept.
         """
         with self._lock:
-            self._sweep()
-            if key in self._kept:
+            if self._gone:
+                self._sweep()
+            if (kept := self._kept.get(key)) is not None:
                 self._kept.move_to_end(key)
-                return self._kept[key][0]
+                return kept[0]
             coming = self._coming.get(key)
             mine = coming is None
             if coming is None:

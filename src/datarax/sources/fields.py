@@ -245,6 +245,7 @@ class Fields:
           else than its spec says; what the row holds then is anything.
         """
         limits = self.limits
+        most = limits.member_bytes
         targets = []
         for name, field in self.fields.items():
             keys = (name, f"{name}_mask") if _is_masked(field) else (name,)
@@ -253,11 +254,14 @@ class Fields:
             targets.append((field, field.parts, keys, [columns[key] for key in keys], into))
 
         def write(row: int, raw: RawRecord) -> list[str]:
+            parts = raw.parts
             parsed: dict[str, Any] = {}
             lacking: list[str] = []
             for field, names, keys, own, into in targets:
                 try:
-                    part = find_part(raw.parts, names, parsed=parsed, limits=limits)
+                    part = parts.get(names[0])
+                    if type(part) is not bytes or len(part) > most:
+                        part = find_part(parts, names, parsed=parsed, limits=limits)
                     if part is not None and into is not None:
                         into(part, [column[row] for column in own], limits=limits)
                     elif part is None and field.missing == "mask":

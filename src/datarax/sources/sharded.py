@@ -88,23 +88,27 @@ class ShardedSource(DataSourceModule):
           OSError: if a file cannot be read.
         """
         count, locate = len(self), self.shards.locate
+        places = [locate(number + count if number < 0 else number) for number in numbers]
+        keys: list[str | None] = [None] * len(places)
         write = self.fields.writer(columns)
-        reading = Reading([], {}, {})
-        for place, number in enumerate(numbers):
-            shard, row = locate(number + count if number < 0 else number)
-            about: dict[str, Any] = {}
+        lacking: dict[int, list[str]] = {}
+        lost: dict[int, Lost] = {}
+        for place, (shard, row) in enumerate(places):
             try:
                 raw = shard.read(row)
-                if lacking := write(place, raw):
-                    reading.lacking[place] = lacking
-                about = {"key": raw.key, "shard": shard.name, "row": row}
+                if lacks := write(place, raw):
+                    lacking[place] = lacks
+                keys[place] = raw.key
             except RecordError as error:  # the error itself would keep the columns in memory
-                reading.lost[place] = Lost.of(error)
+                lost[place] = Lost.of(error)
             except FieldError as error:
                 fault = Fault(shard.name, raw.key, row, error.field, error.reason)
-                reading.lost[place] = Lost(fault, isinstance(error, FieldSkipped))
-            reading.metadata.append(about)
-        return reading
+                lost[place] = Lost(fault, isinstance(error, FieldSkipped))
+        metadata = [
+            {} if key is None else {"key": key, "shard": shard.name, "row": row}
+            for key, (shard, row) in zip(keys, places, strict=True)
+        ]
+        return Reading(metadata, lacking, lost)
 
     @property
     def faults(self) -> list[Fault]:

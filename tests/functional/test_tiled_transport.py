@@ -176,6 +176,54 @@ def test_degenerate_sets(path):
     assert bool(empty.converged)
 
 
+@pytest.mark.parametrize("path", PATHS)
+def test_nothing_converged_that_misses_its_weights(path):
+    x, y = points(n=5, m=7, width=8)
+    a, b = np.full(5, 1 / 5), np.full(7, 1 / 7)
+    solve = jax.jit(
+        lambda x, y, epsilon: run(path, x, y, epsilon=epsilon, relative=False, num_iterations=500)
+    )
+    for epsilon in (10.0, 1.0):
+        found = solve(*single(x, y, epsilon))
+        plan, _ = balanced(squared(x, y), a, b, epsilon, sweeps=200)
+        assert found.converged
+        np.testing.assert_allclose(found.plan, plan, rtol=2e-3)
+    stuck = 0
+    for epsilon in (1e-3, 1e-5, 1e-6, 1e-7, 3e-8, 1e-8, 1e-9, 1e-30):
+        found = solve(*single(x, y, epsilon))
+        plan = np.asarray(found.plan, np.float64)
+        with np.errstate(divide="ignore"):
+            sums = [np.log(plan.sum(axis=1) / a), np.log(plan.sum(axis=0) / b)]
+        missed = max(np.max(np.abs(v)) for v in sums)
+        assert not found.converged or missed < 1.1e-4
+        stuck += float(found.error) <= 1e-4
+    assert stuck  # the potentials stood still somewhere, and that says nothing
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_the_flag_of_every_problem(solver):
+    x, y = single(*points(n=5, m=7, width=8))
+    mask = jnp.arange(7) != 4
+    solve = jax.jit(
+        lambda x, y, epsilon: run(
+            "points", x, y, y_mask=mask, solver=solver, epsilon=epsilon, num_iterations=2000
+        )
+    )
+    fine = solve(x, y, jnp.float32(0.3))
+    assert fine.converged
+    assert 0 < fine.marginal_error <= 1e-4
+    assert not solve(x, y, jnp.float32(1e-9)).converged
+
+
+def test_what_overflows_did_not_converge():
+    heavy = {"a": jnp.array([10.0]), "b": jnp.array([10.0])}
+    found = sinkhorn(jnp.array([[2e38]]), epsilon=2e37, relative=False, **heavy)
+    np.testing.assert_allclose(found.plan, [[10.0]], rtol=1e-6)
+    assert found.marginal_error < 1e-6
+    assert not jnp.isfinite(found.cost)
+    assert not found.converged
+
+
 @pytest.mark.parametrize(
     "metric", ["cosine", pytest.param("squared_euclidean", marks=pytest.mark.slow)]
 )

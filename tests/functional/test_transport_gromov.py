@@ -77,6 +77,27 @@ def test_the_flag_tells_when_iterations_ran_out():
     assert found.error > 1e-5
 
 
+def test_a_plan_that_stands_still_but_misses_its_weights_did_not_converge():
+    rng = np.random.default_rng(0)
+    sets = [rng.normal(size=(n, 2)) for n in (3, 4)]
+    first, second = (
+        jnp.asarray(np.linalg.norm(z[:, None] - z[None], axis=-1), jnp.float32) for z in sets
+    )
+    solve = jax.jit(lambda epsilon: gromov_wasserstein(first, second, epsilon=epsilon))
+    assert solve(0.05).converged
+    still = 0
+    for epsilon in (1e-3, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9):
+        found = solve(epsilon)
+        shares = 1 / first.shape[0], 1 / second.shape[0]
+        missed = max(
+            np.linalg.norm(np.asarray(found.plan, np.float64).sum(axis=axis) - share)
+            for axis, share in zip((1, 0), shares, strict=True)
+        )
+        assert not found.converged or missed < 1.1e-5
+        still += bool(found.error <= 1e-5) and not missed < 1e-5
+    assert still
+
+
 A, B = jnp.ones((3, 3)), jnp.ones((2, 2))
 
 

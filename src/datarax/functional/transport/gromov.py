@@ -20,8 +20,10 @@ class GromovTransport(NamedTuple):
       plan: [n, m]; exactly 0 where a row or a column is masked.
       cost: the objective without its regularisation.
       regularised_cost: with $\varepsilon\, KL(P | a b^\top)$.
-      converged: whether the last outer iteration moved the plan by at most the tolerance.
-      error: the Euclidean norm of that movement.
+      converged: whether both errors are within the tolerance.
+      error: the Euclidean norm of the movement of the plan in the last outer iteration.
+      marginal_error: the larger norm of the errors of its row sums and of its column sums; where
+        epsilon is below what a potential is rounded to, a plan that does not move may miss them.
     """
 
     plan: Float[Array, "n m"]
@@ -29,6 +31,7 @@ class GromovTransport(NamedTuple):
     regularised_cost: Float[Array, ""]
     converged: Bool[Array, ""]
     error: Float[Array, ""]
+    marginal_error: Float[Array, ""]
 
 
 def gromov_wasserstein(
@@ -116,12 +119,15 @@ def gromov_wasserstein(
     )
     value = (1 - pair.weight) * jnp.sum(_linearised(pair, plan) * plan)
     value = value + pair.weight * jnp.sum(pair.cross * plan)
+    missed = jax.lax.stop_gradient((jnp.sum(plan, axis=1) - pair.a, jnp.sum(plan, axis=0) - pair.b))
+    marginal_error = jnp.sqrt(jnp.maximum(*(jnp.sum(x**2) for x in missed)))
     return GromovTransport(
         plan=plan,
         cost=value,
         regularised_cost=value + scale * _divergence(plan, independent),
-        converged=error <= tolerance,
+        converged=(error <= tolerance) & (marginal_error <= tolerance),
         error=error,
+        marginal_error=marginal_error,
     )
 
 

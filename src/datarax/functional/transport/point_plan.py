@@ -36,23 +36,32 @@ class PointPlan(NamedTuple):
         """The plan [n, m], whole."""
         return plan_of(self.problem, self.potentials)
 
+    @property
+    def transposed(self) -> "PointPlan":
+        """The plan from the columns to the rows."""
+        cost, a, b, r, c, *others = self.problem
+        turned = PointCost(cost.columns, cost.rows, cost.column_offset, cost.row_offset)
+        f, g, h = self.potentials
+        return PointPlan(Problem(turned, b, a, c, r, *others), Potentials(g, f, h))
+
     def masked(self, keep: Array) -> "PointPlan":
         """The plan with nothing for the columns that are not kept."""
         weights = jnp.where(keep, self.problem.column_weights, 0)
         return self._replace(problem=self.problem._replace(column_weights=weights))
 
 
-def plan_mass(plan: PointPlan) -> Array:
-    """The sum of a plan; its derivative takes one tile of rows at a time as well.
+def plan_row_sums(plan: PointPlan) -> Array:
+    """The row sums [n] of a plan; their derivative takes one tile of rows at a time as well.
 
     Example:
       >>> cost = PointCost(jnp.zeros((2, 1)), jnp.zeros((1, 1)), jnp.zeros(2), jnp.zeros(1))
       >>> a, b = jnp.array([0.5, 0.25]), jnp.ones(1)
       >>> problem = Problem(cost, a, b, a, b, jnp.ones(()))
-      >>> plan_mass(PointPlan(problem, Potentials(jnp.zeros(2), jnp.zeros(1), jnp.zeros(()))))
-      Array(0.75, dtype=float32)
+      >>> plan = PointPlan(problem, Potentials(jnp.zeros(2), jnp.zeros(1), jnp.zeros(())))
+      >>> plan_row_sums(plan).tolist(), plan_row_sums(plan.transposed).tolist()
+      ([0.5, 0.25], [0.75])
     """
-    return jnp.sum(_by_rows(plan, None, lambda part, _: jnp.sum(part, axis=1)))
+    return _by_rows(plan, None, lambda part, _: jnp.sum(part, axis=1))
 
 
 def plan_cost(plan: PointPlan, cost: PointCost) -> Array:

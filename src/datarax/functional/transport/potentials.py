@@ -85,6 +85,43 @@ def dual_value(problem: Problem, potentials: Potentials, mass: Array) -> Array:
     return value if problem.mass is None else value + h * problem.mass
 
 
+def marginal_error(problem: Problem, potentials: Potentials, sums: tuple[Array, Array]) -> Array:
+    r"""How far the sums of a plan are from those that the problem asks for.
+
+    At the optimum the row sums are `a`, in the unbalanced problem $a e^{-f / \rho}$, and in the
+    partial one at most `a`, which holds with equality where $f < 0$; likewise the columns.
+
+    Args:
+      problem: the problem.
+      potentials: those of the plan.
+      sums: of the rows [n] and the columns [m] of the plan.
+
+    Returns:
+      The largest logarithm of a ratio, in absolute value: at least 0, NaN where a sum is no number.
+      Weights that are hardly normal numbers do not count.
+    """
+    kind = jnp.finfo(problem.epsilon.dtype)
+    nothing = kind.tiny / kind.eps
+
+    def of_side(weights: Array, potential: Array, total: Array) -> Array:
+        wanted = weights
+        if problem.relaxation is not None:
+            wanted = weights * jnp.exp(-potential / problem.relaxation)
+        ratio = jnp.log((total + nothing) / (wanted + nothing))
+        if problem.mass is not None:
+            ratio = jnp.where(potential < 0, ratio, jnp.maximum(ratio, 0))
+        return jnp.max(jnp.where(weights > 0, jnp.abs(ratio), 0), initial=0)
+
+    found = jnp.maximum(
+        of_side(problem.row_weights, potentials.rows, sums[0]),
+        of_side(problem.column_weights, potentials.columns, sums[1]),
+    )
+    if problem.mass is None:
+        return found
+    missed = jnp.abs(jnp.log(jnp.sum(sums[0]) / problem.mass))
+    return jnp.where(jnp.any(problem.row_weights > 0), jnp.maximum(found, missed), found)
+
+
 def moved(problem: Problem, log_ratio: Array, log_sum: Array) -> Array:
     r"""The potential that a sweep sets, from $\log(a / r)$ and the logarithm of its sums."""
     new = problem.epsilon * (log_ratio - log_sum)
@@ -122,7 +159,7 @@ def dense_sweep(problem: Problem, old: Potentials) -> tuple[Potentials, Array]:
         total = jax.nn.logsumexp(exponents)
         there = jnp.any(rows) & jnp.any(columns)
         h = jnp.where(there, epsilon * (jnp.log(problem.mass) - total), 0)
-        error = jnp.maximum(error, jnp.abs(h - old.level))
+        error = error + jnp.abs(h - old.level)  # both change what the rows of the plan sum to
     return Potentials(f, g, h), error / epsilon
 
 

@@ -78,8 +78,8 @@ def solve(
       memory_budget: bytes that the stored kernel may take; above, it is made anew in every sweep.
 
     Returns:
-      The potentials and the largest movement over `epsilon`: in the balanced problem that is the
-      logarithm of the largest ratio between a row's sum and its weight.
+      The potentials and the largest movement over `epsilon`, but for rounding at least
+      `marginal_error`. Where epsilon is below what potentials are rounded to, they stay in place.
     """
     start = zero_potentials(problem) if start is None else start
     error = jnp.full((), jnp.inf, problem.epsilon.dtype)
@@ -176,7 +176,7 @@ def _close(
         exponents = jnp.where(there, sides.column_log_reference + g / epsilon + sums, LOG_ZERO)
         total = jax.nn.logsumexp(exponents) - h / epsilon
         h = jnp.where(jnp.any(there), epsilon * (jnp.log(problem.mass) - total), 0)
-        error = jnp.maximum(error, jnp.abs(h - old.level))
+        error = error + jnp.abs(h - old.level)  # both change what the rows of the plan sum to
     return Potentials(f, g, h), error / epsilon
 
 

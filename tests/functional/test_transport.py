@@ -279,6 +279,29 @@ def test_features_are_means_by_the_plan():
         np.testing.assert_allclose(ours, oracle.transport_features(plan, values, mask, None))
 
 
+@pytest.mark.parametrize("wrong", [-0.5, np.nan, np.inf])
+def test_a_wrong_weight_that_is_not_known_yet_is_not_silent(wrong):
+    cost = jnp.asarray(np.random.default_rng(5).random((3, 2)), jnp.float32)
+    solvers = (functional.sinkhorn, functional.unbalanced_sinkhorn)
+    for solver, relative in ((solvers[0], True), (solvers[0], False), (solvers[1], False)):
+        found = jax.jit(lambda c, a, s=solver, r=relative: s(c, a=a, relative=r))(
+            cost, jnp.array([0.3, wrong, 0.2])
+        )
+        assert jnp.isnan(found.regularised_cost)
+        assert not found.converged
+    every = jax.jit(lambda c, a: functional.sinkhorn(c, a=a))(cost, jnp.full(3, wrong))
+    assert not every.converged
+
+
+def test_a_masked_weight_may_be_anything():
+    cost, mask = jnp.ones((3, 2)), jnp.array([True, False, True])
+    a = jnp.array([0.5, jnp.nan, 0.5])
+    for solve in (functional.sinkhorn, jax.jit(functional.sinkhorn)):
+        found = solve(cost, a=a, a_mask=mask)
+        np.testing.assert_allclose(found.plan.sum(axis=1), [0.5, 0, 0.5], rtol=1e-6)
+        assert found.converged
+
+
 C, X = jnp.ones((3, 2)), jnp.ones((3, 4))
 
 
@@ -300,6 +323,27 @@ C, X = jnp.ones((3, 2)), jnp.ones((3, 4))
             {"b": C[0] > 0},
             TypeError,
             "b must be floating point, got bool",
+        ),
+        (
+            functional.sinkhorn,
+            [C],
+            {"a": jnp.array([0.5, -0.5, 1.0])},
+            ValueError,
+            "a must be finite and at least 0, got -0.5",
+        ),
+        (
+            functional.partial_sinkhorn,
+            [C],
+            {"b": jnp.array([1.0, jnp.nan]), "mass": 0.5},
+            ValueError,
+            "b must be finite and at least 0, got nan",
+        ),
+        (
+            functional.gromov_wasserstein,
+            [jnp.ones((3, 3)), jnp.ones((2, 2))],
+            {"b": jnp.array([1.0, jnp.inf])},
+            ValueError,
+            "b must be finite and at least 0, got inf",
         ),
         (functional.sinkhorn, [C], {"a_mask": C[:, 0]}, TypeError, "a_mask must be boolean"),
         (functional.sinkhorn, [C], {"b_mask": C[:, 0] > 0}, ValueError, r"b_mask must have shape"),

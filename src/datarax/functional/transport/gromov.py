@@ -69,7 +69,8 @@ def gromov_wasserstein(
         be NaN or inf where a point is masked.
       cross_cost: costs between the sets, for the fused objective.
       cross_weight: its weight, in [0, 1]; read with a `cross_cost` only.
-      a, b: weights [n] and [m], at least 0, each of sum 1; `None` shares 1 among the kept.
+      a, b: weights [n] and [m], at least 0, each of sum 1; `None` shares 1 among the kept. A traced
+        one that is negative, inf or NaN makes all NaN.
       a_mask, b_mask: bool [n] and [m], the points that there are.
       epsilon: strength of the regularisation, positive.
       relative: `epsilon` is in units of the mean of the gradient at $a b^\top$ (of 1 where that is
@@ -83,7 +84,8 @@ def gromov_wasserstein(
 
     Raises:
       TypeError: if costs or weights are not floating point or a mask not boolean.
-      ValueError: if shapes do not fit, a number is not positive, or `cross_weight` outside [0, 1].
+      ValueError: if shapes do not fit, a weight is negative, inf or NaN, a number is not positive,
+        or `cross_weight` outside [0, 1].
 
     Reference: Peyré, Cuturi and Solomon, 2016 (proposition 2, which misses a factor 2);
     Vayer et al., 2019, arXiv:1805.09114 (fused); `ot.gromov.entropic_gromov_wasserstein`.

@@ -2,6 +2,7 @@
 
 from typing import Any, Literal, get_args
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -37,9 +38,12 @@ def vector_mask(mask: Array | None, size: int, *, name: str) -> Array:
 def weights_of(weights: Array | None, keep: Array, *, dtype: Any, name: str) -> Array:
     """The weights, 0 where not kept; without any the kept share 1.
 
+    A kept weight that is negative, inf or NaN is refused; a traced one, whose value is not known
+    yet, becomes NaN.
+
     Raises:
       TypeError: if they are not floating point.
-      ValueError: if their shape is not that of `keep`.
+      ValueError: if their shape is not that of `keep`, or if one is negative, inf or NaN.
 
     Example:
       >>> weights_of(None, jnp.array([True, False, True]), dtype=jnp.float32, name="a").tolist()
@@ -50,7 +54,21 @@ def weights_of(weights: Array | None, keep: Array, *, dtype: Any, name: str) -> 
     check_floating(**{name: weights})
     if weights.shape != keep.shape:
         raise ValueError(f"{name} must have shape {keep.shape}, got {weights.shape}")
-    return jnp.where(keep, weights.astype(dtype), 0)
+    if _known(weights) and _known(keep):
+        kept = np.asarray(weights, np.float64)[np.asarray(keep)]
+        wrong = kept[~((kept >= 0) & (kept < np.inf))]
+        if wrong.size:
+            raise ValueError(f"{name} must be finite and at least 0, got {wrong[0]}")
+    weights = weights.astype(dtype)
+    fine = (weights >= 0) & (weights < jnp.inf)
+    return jnp.where(keep, jnp.where(fine, weights, jnp.nan), 0)
+
+
+def _known(x: Array) -> bool:
+    """Whether the values can be looked at: neither traced nor held by other processes."""
+    return not isinstance(x, jax.core.Tracer) and (
+        not isinstance(x, jax.Array) or x.is_fully_addressable
+    )
 
 
 def marginals(
@@ -80,7 +98,7 @@ def marginals(
     ]
     first = weights_of(a, masks[0], dtype=wide, name="a")
     second = weights_of(b, masks[1], dtype=wide, name="b")
-    both = jnp.any(first > 0) & jnp.any(second > 0)
+    both = jnp.any(~(first <= 0)) & jnp.any(~(second <= 0))  # NaN stays
     first, second = jnp.where(both, first, 0), jnp.where(both, second, 0)
     return keep_cost(cost, first, second), first, second
 

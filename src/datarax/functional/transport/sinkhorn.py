@@ -88,7 +88,8 @@ def sinkhorn(
     Args:
       cost: [n, m], which may be NaN or inf where a row or a column is masked; or a `point_cost`.
       a, b: weights [n] and [m], at least 0, of one sum; `None` shares 1 among the kept. A weight of
-        0 masks.
+        0 masks. A traced one that is negative, inf or NaN makes the regularised cost NaN, and
+        `converged` False.
       a_mask, b_mask: bool [n] and [m], the rows and columns that there are.
       epsilon: strength of the regularisation, positive.
       relative: `epsilon` is in units of the mean cost $a^\top C b / \sum a_i b_j$ (of 1 where that
@@ -104,7 +105,8 @@ def sinkhorn(
 
     Raises:
       TypeError: if cost or weights are not floating point or a mask not boolean.
-      ValueError: if shapes do not fit, or epsilon or `num_iterations` is not positive.
+      ValueError: if shapes do not fit, a weight is negative, inf or NaN, or epsilon or
+        `num_iterations` is not positive.
 
     Reference: Cuturi, 2013, arXiv:1306.0895; the plan is that of `ot.sinkhorn`, the regularised
     cost that of `ott.solvers.linear.sinkhorn`.

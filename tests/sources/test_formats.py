@@ -241,3 +241,31 @@ def test_formats_are_told_by_name_and_not_mixed(tmp_path):
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain" / "x.txt").write_text("one")
     assert [type(shard).__name__ for shard in open_shards(tmp_path / "plain")] == ["FolderShard"]
+
+
+def test_a_folder_whose_shards_lie_below_it_is_no_folder_of_records(tmp_path):
+    below = tmp_path / "data" / "train"
+    write_all = {kind: write(kind, tmp_path) for kind in ("tar", "parquet")}
+    below.mkdir(parents=True)
+    write_all["tar"].rename(below / "s-000.tar")
+    every = str(tmp_path / "data" / "**" / "*.tar")
+    with pytest.raises(ValueError, match=r"has its shards in .*train: name these") as caught:
+        open_shards(tmp_path / "data")
+    assert repr(every) in str(caught.value)
+    assert [shard.name for shard in open_shards(every)] == [str(below / "s-000.tar")]
+    assert len(open_shards(below)) == 1
+    for name in ("deep", "val", "x", ".hidden"):
+        (below / name).mkdir()
+        (below / name / "y.parquet").touch()
+    with pytest.raises(
+        ValueError, match=r"train/deep, .*train/val and 1 more: .*\.parquet'"
+    ) as caught:
+        open_shards(tmp_path / "data")
+    assert "hidden" not in str(caught.value)
+
+
+def test_a_ledger_below_a_folder_of_records_is_no_shard(tmp_path):
+    (tmp_path / "a.txt").write_text("one")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "quarantine.jsonl").write_text("{}\n")
+    assert [type(shard).__name__ for shard in open_shards(tmp_path)] == ["FolderShard"]

@@ -19,6 +19,7 @@ SUFFIXES = {
     "jsonl": (".jsonl", ".ndjson"),
 }
 KNOWN = tuple(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
+_SHOWN = 3
 
 
 def open_shards(
@@ -28,12 +29,13 @@ def open_shards(
 
     Args:
       paths: files, folders, globs, brace ranges, URLs: see `expand_paths`. A folder stands for the
-        shards in it, which must be of one format; one with none, for its files, paired by name
-        (`FolderSource`).
+        shards in it, which must be of one format; one with none, there and in folders below it, for
+        its files, paired by name (`FolderSource`).
       limits: on what the parts may ask for; `None` is the usual ones.
 
     Raises:
-      ValueError: if no file is found, a suffix is not known, or a folder has several formats.
+      ValueError: if no file is found, a suffix is not known, or a folder has several formats, or
+        shards only in folders below it: which of them are meant (train, test?) is to be said.
       OSError: if a file cannot be read.
       ImportError: if an extra is not installed that a format, or a URL, needs.
     """
@@ -105,12 +107,34 @@ def _in_folder(folder: str) -> list[str]:
     with os.scandir(folder) as entries:
         there = any(entry.is_file() and _is_shard(entry.name) for entry in entries)
     if not there:
+        _refuse_shards_below(folder)
         return [folder]
     names = [name for name in expand_paths(folder, suffixes=KNOWN) if _is_shard(name)]
     kinds = sorted({format_of(name) for name in names})
     if len(kinds) > 1:
         raise ValueError(f"{folder} has shards of several formats, {kinds}: name those of one")
     return names
+
+
+def _refuse_shards_below(folder: str) -> None:
+    """As records of a folder each would be one record: a whole shard as a part of it."""
+    kinds: dict[str, str] = {}  # by folder, the suffix of its first shard
+    for place, below, names in os.walk(folder):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        if name := next(filter(_is_shard, sorted(names)), None):
+            kinds[place] = next(suffix for suffix in KNOWN if name.lower().endswith(suffix))
+    if not kinds:
+        return
+    places = list(kinds)
+    more = f" and {len(places) - _SHOWN} more" if len(places) > _SHOWN else ""
+    patterns = [
+        os.path.join(folder, "**", f"*{suffix}") for suffix in dict.fromkeys(kinds.values())
+    ]
+    raise ValueError(
+        f"{folder} has its shards in {', '.join(places[:_SHOWN])}{more}: name these folders, or "
+        f"all of one format as {' or '.join(map(repr, patterns))} "
+        "(FolderSource reads any files as parts of records)"
+    )
 
 
 def _is_shard(path: str) -> bool:

@@ -17,6 +17,7 @@ from datarax.train.settings import (
 
 GLYPHS = "glyphs"
 DATA_SETS = (GLYPHS,)
+FUSED = "fused"  # what the fusion of towers is called
 GLYPH_TOWERS = ("image", "outline", "name")
 GLYPH_FUSED = ("image", "outline")
 ON_ERROR = ("mask", "raise")
@@ -163,6 +164,10 @@ class TrainConfig:
         whole = self.data == GLYPHS and set(self.towers) >= set(GLYPH_FUSED)
         return self.fused or (GLYPH_FUSED if whole else ())
 
+    def parts_of(self, tower: str) -> tuple[str, ...]:
+        """The towers whose fields a tower reads: its own, or those that are fused."""
+        return self.fused_towers if self.fused_towers and tower == FUSED else (tower,)
+
     def _check_data(self) -> None:
         own = ("validation", "test", "fields", "limits", "ledger")
         given = [name for name in own if vars(self)[name] is not None]
@@ -184,6 +189,11 @@ class TrainConfig:
         repeated = len(set(self.towers)) != len(self.towers)
         if repeated or (self.towers and len(self.towers) < 2):
             raise ValueError(f"towers: expected at least 2 different fields, got {self.towers!r}")
+        if self.fused and FUSED in self.towers:
+            raise ValueError(
+                f"fused: the fusion of {', '.join(self.fused)} is called {FUSED!r}, and so is a "
+                f"tower: leave that out of `towers`, or give its field another name in [fields]"
+            )
         known = not self.towers or set(self.fused) <= set(self.towers)
         if self.fused and (len(set(self.fused)) < 2 or not known):
             raise ValueError(

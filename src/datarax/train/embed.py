@@ -20,21 +20,25 @@ from datarax.sources.cache import write_atomically
 from datarax.sources.open import open_shards
 from datarax.sources.shard import Shard
 from datarax.sources.sharded import ShardedSource
+from datarax.train.config import FUSED, TrainConfig
 from datarax.train.files import write_file
-from datarax.train.model import FUSED
 from datarax.train.run import EMBED_ROWS, Run
 from datarax.train.run_directory import LEDGER_FILE
 from datarax.train.towers import columns_of, fields_of, limits_of, masked_towers
 
 STATE_FILE = "embedded.json"
+IDENTITY = ("key", "shard", "row")
 
 
-def embed_shards(run: Run, data: str, out: str | Path, *, threads: int | None = None) -> str:
+def embed_shards(
+    run: Run, data: str | Sequence[str], out: str | Path, *, threads: int | None = None
+) -> str:
     """Write `part-00000.parquet` for the first shard of `data`, and so on, into `out`.
 
     A row for each record that can be read, in the shard's order: `key`, `shard`, `row`, and for
     each tower (and `fused`) its embedding, a list of float32, null where the record lacks the
-    field. Other records are lines of `quarantine.jsonl`. A file appears whole or not at all, and
+    field. A tower that is called like one of the first three is in `key_embedding` and so on.
+    Other records are lines of `quarantine.jsonl`. A file appears whole or not at all, and
     one that is there is not made again: killed and called again, the files are byte for byte those
     of an undisturbed call.
 
@@ -45,7 +49,7 @@ def embed_shards(run: Run, data: str, out: str | Path, *, threads: int | None = 
       threads: that read and decode; `None` is one for each processor, up to 8.
 
     Returns:
-      What was done, in one line.
+      What was done, in one line; the columns that are not called like their towers.
 
     Raises:
       ValueError: if the run is not on shards, `data` has none, or `out` holds the embeddings of
@@ -71,7 +75,29 @@ def embed_shards(run: Run, data: str, out: str | Path, *, threads: int | None = 
         rows += table.num_rows
     kept = f", {len(shards) - made} were there" if made < len(shards) else ""
     bad = f"; {ledger.summary()}" if ledger.total else ""
-    return f"{rows} records of {made} shards embedded in {out}{kept}{bad}"
+    renamed = "".join(
+        f"; {tower} is in column {column}"
+        for column, tower in tower_columns(run.config).items()
+        if column != tower
+    )
+    return f"{rows} records of {made} shards embedded in {out}{kept}{renamed}{bad}"
+
+
+def tower_columns(config: TrainConfig) -> dict[str, str]:
+    """The towers, and the fused one, by the columns that hold their embeddings.
+
+    Example:
+      >>> tower_columns(TrainConfig(data="a.tar", towers=("image", "key")))
+      {'image': 'image', 'key_embedding': 'key'}
+    """
+    towers = [*config.towers, *([FUSED] if config.fused_towers else [])]
+    columns: dict[str, str] = {name: name for name in towers if name not in IDENTITY}
+    for tower in [name for name in towers if name in IDENTITY]:
+        column = f"{tower}_embedding"
+        while column in columns:
+            column += "_embedding"
+        columns[column] = tower
+    return dict(sorted(columns.items(), key=lambda pair: towers.index(pair[1])))
 
 
 def _require_pyarrow() -> None:
@@ -113,15 +139,13 @@ def _digest(run: Run) -> str:
 def _table(run: Run, shard: Shard, *, ledger: Ledger, threads: int | None) -> Any:
     import pyarrow as pa
 
-    towers = [*run.config.towers, *([FUSED] if run.config.fused_towers else [])]
-    size = run.config.embedding_size
-    columns: dict[str, list[Any]] = {name: [] for name in ("key", "shard", "row", *towers)}
+    columns: dict[str, list[Any]] = {name: [] for name in (*IDENTITY, *tower_columns(run.config))}
     if len(shard) == 0:
         ledger.add(shard.faults)
     else:
         for batch in _batches(run, shard, ledger=ledger, threads=threads):
             _append(run, batch, columns)
-    vector = pa.list_(pa.float32(), size)
+    vector = pa.list_(pa.float32(), run.config.embedding_size)
     kinds = {"key": pa.string(), "shard": pa.string(), "row": pa.int64()}
     return pa.table(
         {name: pa.array(values, kinds.get(name, vector)) for name, values in columns.items()}
@@ -149,17 +173,14 @@ def _batches(run: Run, shard: Shard, *, ledger: Ledger, threads: int | None) -> 
 def _append(run: Run, batch: Batch, columns: dict[str, list[Any]]) -> None:
     valid = np.flatnonzero(np.asarray(batch.valid_mask)).tolist()
     about = batch.metadata or []
-    for row in valid:
-        columns["key"].append(about[row]["key"])
-        columns["shard"].append(about[row]["shard"])
-        columns["row"].append(about[row]["row"])
+    for name in IDENTITY:
+        columns[name] += [about[row][name] for row in valid]
     masked = masked_towers(run.config)
-    for name in [column for column in columns if column not in ("key", "shard", "row")]:
-        parts = run.config.fused_towers if name == FUSED else (name,)
-        inputs = {column: batch[column] for column in columns_of(parts, masked)}
-        vectors = run.embed(name, inputs)
+    for column, tower in tower_columns(run.config).items():
+        parts = run.config.parts_of(tower)
+        vectors = run.embed(tower, {name: batch[name] for name in columns_of(parts, masked)})
         there = batch.where(*parts)
-        columns[name] += [vectors[row] if there[row] else None for row in valid]
+        columns[column] += [vectors[row] if there[row] else None for row in valid]
 
 
 def _write(path: Path, table: Any) -> None:

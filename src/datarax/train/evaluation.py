@@ -15,8 +15,7 @@ from datarax.pipeline.ledger import Ledger
 from datarax.pipeline.pipeline import Pipeline
 from datarax.sources.grouping import join_equal
 from datarax.train.baseline import Held, Ridge, features
-from datarax.train.config import GLYPHS, TrainConfig
-from datarax.train.model import FUSED
+from datarax.train.config import FUSED, GLYPHS, TrainConfig
 from datarax.train.retrieval import (
     chance_recalls,
     relevant_targets,
@@ -62,11 +61,17 @@ class Table:
 
     def rows(self, *fields: str) -> np.ndarray:
         """The records that have all the fields: int [m]."""
-        named = [part for field in fields for part in (self.parts if field == FUSED else (field,))]
+        fused = self.parts or (FUSED,)  # a field of that name, where there is no fusion
+        named = [part for field in fields for part in (fused if field == FUSED else (field,))]
         there = np.ones(self.size, bool)
         for mask in [self.presence[name] for name in named if name in self.presence]:
             there &= mask
         return np.flatnonzero(there)
+
+    @property
+    def towers(self) -> list[str]:
+        """The fields, without the fusion."""
+        return [name for name in self.groups if not (self.parts and name == FUSED)]
 
     def relevant(self, query: str, target: str) -> np.ndarray:
         """Which target answers which query: bool [m, m], of the records that have both."""
@@ -129,7 +134,8 @@ def raw_table(
     if parts and set(columns) >= set(parts):
         alike = join_equal([columns[part] for part in parts], [presence.get(p) for p in parts])
         groups |= dict.fromkeys((*parts, FUSED), alike)
-    return Table(columns, groups, presence, parts if FUSED in groups else (), keys)
+        return Table(columns, groups, presence, parts, keys)
+    return Table(columns, groups, presence, (), keys)
 
 
 def _read(
@@ -170,8 +176,7 @@ def _read(
 
 def embedded(table: Table, embed: Callable[[str, Any], np.ndarray]) -> Table:
     """The unit embeddings of every tower, and of the fused one."""
-    towers = [name for name in table.groups if name != FUSED]
-    values: dict[str, Any] = {name: _inputs(table, (name,)) for name in towers}
+    values: dict[str, Any] = {name: _inputs(table, (name,)) for name in table.towers}
     if table.parts:
         values[FUSED] = _inputs(table, table.parts)
     return table.replace({name: embed(name, value) for name, value in values.items()})
@@ -253,8 +258,7 @@ def modality_gaps(table: Table, fields: Iterable[str]) -> dict[str, float]:
 
 
 def _featured(table: Table, *, plain: bool) -> Table:
-    towers = [name for name in table.groups if name != FUSED]
-    columns = {name: features(name, table.columns[name], plain=plain) for name in towers}
+    columns = {name: features(name, table.columns[name], plain=plain) for name in table.towers}
     if table.parts:
         columns[FUSED] = np.concatenate([columns[part] for part in table.parts], axis=1)
     return table.replace(columns)

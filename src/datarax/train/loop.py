@@ -17,12 +17,12 @@ from datarax.pipeline.caps import ErrorCaps
 from datarax.pipeline.ledger import Ledger
 from datarax.pipeline.pipeline import Pipeline
 from datarax.train.checkpoints import Checkpoints
-from datarax.train.config import GLYPHS, TrainConfig
+from datarax.train.config import FUSED, GLYPHS, TrainConfig
 from datarax.train.data import open_split, with_fields
 from datarax.train.evaluation import Table, directions_of, embedded, retrieval_rows
 from datarax.train.interrupt import Interrupt
 from datarax.train.metrics_log import append_line, cut_after
-from datarax.train.model import FUSED, build
+from datarax.train.model import build
 from datarax.train.run import (
     Run,
     embed_rows,
@@ -252,7 +252,7 @@ def headline(config: TrainConfig, table: Table) -> list[tuple[str, str]]:
     if not pairs:
         raise ValueError(f"no record to validate on has two of {list(config.towers)}")
     if config.data != GLYPHS:
-        return [pair for pair in pairs if FUSED not in pair]
+        return [pair for pair in pairs if not (config.fused_towers and FUSED in pair)]
     whole = ("image", "name") in pairs
     chosen = {"image", "name"} if whole else set(config.towers[:2])
     return [pair for pair in pairs if set(pair) == chosen]

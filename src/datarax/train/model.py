@@ -17,7 +17,7 @@ from datarax.operators.field_choice import FieldChoice, FieldChoiceConfig
 from datarax.operators.fusion import FusionOperator, FusionOperatorConfig
 from datarax.operators.presence import ModalityDropout, ModalityDropoutConfig
 from datarax.sources.glyphs import OTHER_FACES
-from datarax.train.config import GLYPHS, TrainConfig
+from datarax.train.config import FUSED, GLYPHS, TrainConfig
 from datarax.train.grad_cache import grad_cache
 from datarax.train.towers import (
     FEATURES,
@@ -29,7 +29,6 @@ from datarax.train.towers import (
 )
 
 AUGMENTATION = "augmentation"
-FUSED = "fused"
 # A volume is 0 where one modality is made of the others, so these relate the towers alone.
 OF_TOWERS = ("volume", "symile")
 # What a setting of `TrainConfig` means to the operator, where that is not the method's own name.
@@ -59,8 +58,9 @@ class Retriever(nnx.Module):
     """
 
     def __init__(self, config: TrainConfig, *, rngs: nnx.Rngs) -> None:
-        self.encoders = nnx.Dict(
-            {name: make_encoder(name, config, rngs=rngs) for name in config.towers}
+        self.towers = tuple(sorted(config.towers))
+        self.encoders = nnx.Dict(  # not by the bare names: a field may be called "items"
+            {encoded_field(x): make_encoder(x, config, rngs=rngs) for x in config.towers}
         )
         self.micro_batch = config.micro_batch
         self.masked = masked_towers(config)
@@ -100,7 +100,7 @@ class Retriever(nnx.Module):
             self.set_attributes(compute_dtype=config.compute_dtype)
 
     def __call__(self, batch: Batch, *, rng_key: jax.Array) -> Batch:
-        """The batch with a loss a record, and its scalars in `batch_state["loss"]`.
+        """The features of the batch with a loss a record, and its scalars in `batch_state["loss"]`.
 
         Args:
           batch: raw fields, one a tower at least, and the other faces.
@@ -108,13 +108,16 @@ class Retriever(nnx.Module):
         """
         chosen = batch if self.faces is None else self.faces(batch)
         batch = zero_skipped(chosen, batch.where())
-        for place, (name, encoder) in enumerate(sorted(self.encoders.items())):
+        features, there = {}, {}
+        for place, name in enumerate(self.towers):
             inputs = tuple(batch[column] for column in columns_of([name], self.masked))
-            features = self._encode(encoder, inputs, jax.random.fold_in(rng_key, place))
-            made, known = encoded_field(name), name in batch.presence
-            there = {made: batch.presence[name]} if known else {}
-            batch = batch.with_fields({made: features}, there)
-        batch = self.modality_dropout(batch)
+            made = encoded_field(name)
+            key = jax.random.fold_in(rng_key, place)
+            features[made] = self._encode(self.encoders[made], inputs, key)
+            if name in batch.presence:
+                there[made] = batch.presence[name]
+        # instead of the raw fields, which may be called like one of them or like the loss
+        batch = self.modality_dropout(batch.replace(data=features, presence=there))
         if self.fusion is not None:
             batch = self.fusion(batch)
         return self.contrastive(batch)
@@ -140,20 +143,20 @@ class Retriever(nnx.Module):
         if field == FUSED and self.fusion is not None:
             encoded = {encoded_field(name): self._features(name, values) for name in self.parts}
             features = self.fusion(Batch.from_parts(encoded))[encoded_field(FUSED)]
-        elif field == FUSED and self.parts:
+        elif self.parts and field == FUSED:
             columns = given(values, field)
             return safe_l2_normalize(sum(self.embed(name, columns) for name in self.parts))
-        elif field in self.encoders:
+        elif field in self.towers:
             features = self._features(field, values)
         else:
-            raise KeyError(f"no tower for {field!r}; the model has {sorted(self.encoders)}")
+            raise KeyError(f"no tower for {field!r}; the model has {list(self.towers)}")
         # Scores of bfloat16 vectors would often tie.
         return self.contrastive.embed(encoded_field(field), features.astype(jnp.float32))
 
     def _features(self, name: str, values: Any) -> jax.Array:
         columns = given(values, name)
         inputs = [columns[c] for c in columns_of([name], self.masked) if c in columns]
-        return self.encoders[name](*inputs)
+        return self.encoders[encoded_field(name)](*inputs)
 
     @property
     def temperature(self) -> float | None:

@@ -13,9 +13,8 @@ from datarax.sources.decode_text import TextDecoder
 from datarax.sources.glyph_drawing import NAME_BYTES, encode_name
 from datarax.sources.record import DecodeError
 from datarax.train.characters import Characters, TrainedRun, character_of, characters
-from datarax.train.config import GLYPH_FUSED, GLYPHS
+from datarax.train.config import FUSED, GLYPH_FUSED, GLYPHS
 from datarax.train.files import write_file
-from datarax.train.model import FUSED
 from datarax.train.query_image import placements, read_image
 from datarax.train.towers import columns_of, fields_of_config, masked_towers
 

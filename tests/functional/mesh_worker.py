@@ -1,6 +1,7 @@
 """Losses on 8 virtual devices beside one device in float64; run as a process of its own.
 
-python mesh_worker.py CASES OUT, both JSON. A case is a dict: loss, options, how, devices, rows.
+python mesh_worker.py CASES OUT, both JSON. A case is a dict: loss, options, how, devices, rows; the
+first `kept` rows are there, where it says how many.
 """
 
 import json
@@ -27,9 +28,10 @@ WIDTH, EXTRA = 8, 6
 SHARED = ("negatives_a", "negatives_b", "negatives_where", "negatives_ids")
 
 
-def arrays_of(rows, names, *, seed=0):
-    """The rows that are removed hold NaN; cotangents are uneven."""
+def arrays_of(case, *, seed=0):
+    """The rows that are removed hold NaN; cotangents are uneven, unless it says `uniform`."""
     rng = np.random.default_rng(seed)
+    rows, names = case["rows"], case.get("arrays", ())
     a, b = (rng.normal(size=(rows, WIDTH)) / 2 for _ in range(2))
     every = {
         "where": rng.random(rows) > 0.2,
@@ -43,6 +45,10 @@ def arrays_of(rows, names, *, seed=0):
         "negatives_ids": rng.integers(0, rows // 2, EXTRA).astype(np.int32),
     }
     cotangent = rng.random(rows) + 0.5
+    if case.get("uniform"):
+        cotangent = np.full(rows, 1 / rows)
+    if "kept" in case:
+        every["where"] = np.arange(rows) < case["kept"]
     if "where" in names:
         a[~every["where"]] = np.nan
     return a, b, cotangent, {name: every[name] for name in names}
@@ -66,9 +72,7 @@ def objective(loss, options, place):
 
 
 def on_one_device(case):
-    a, b, weights, arrays = arrays_of(case["rows"], case.get("arrays", ()))
-    if case.get("uniform"):
-        weights = np.full(len(weights), 1 / len(weights))
+    a, b, weights, arrays = arrays_of(case)
     settings = case.get("settings", {})
     starts = range(0, case["rows"], case["rows"] // case["devices"])
 
@@ -86,9 +90,7 @@ def on_one_device(case):
 
 
 def over_devices(case):
-    a, b, weights, arrays = arrays_of(case["rows"], case.get("arrays", ()))
-    if case.get("uniform"):
-        weights = np.full(len(weights), 1 / len(weights))
+    a, b, weights, arrays = arrays_of(case)
     count, how = case["devices"], case["how"]
     kind = AxisType.Explicit if how == "explicit" else AxisType.Auto
     shape, names = ((count,), ("data",)) if how != "two axes" else ((count // 2, 2), ("data", "x"))

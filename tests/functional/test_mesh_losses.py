@@ -35,6 +35,8 @@ VARIANTS = {
         "arrays": ["where", "ids", "negatives_b", "negatives_where", "negatives_ids"],
         "settings": {"decoupled": True, "directions": "a_to_b"},
     },
+    "one row": {"loss": "info_nce", "arrays": ["where"], "kept": 1},
+    "one row with ids": {"loss": "info_nce", "arrays": ["where", "ids"], "kept": 1},
     "sigmoid": {"loss": "sigmoid", "arrays": ["where"], "uniform": True},
     "uneven sigmoid": {"loss": "sigmoid", "arrays": ["where", "ids"], "bias": "relative_bias"},
     "targets": {"loss": "sigmoid", "arrays": ["where", "targets"]},
@@ -58,6 +60,8 @@ FEW = {
     "uneven sigmoid, auto, ring, uneven": case(
         "uneven sigmoid", "auto", "ring", devices=2, rows=13
     ),
+    "one row": case("one row", "auto", "gather", devices=2, rows=4),
+    "one row with ids": case("one row with ids", "auto", "ring", devices=2, rows=4),
     "info_nce, shard_map alone": case("info_nce", "shard_map alone", None, devices=2, rows=8),
 }
 EVERY = [
@@ -102,6 +106,13 @@ def few(tmp_path_factory):
 @pytest.mark.parametrize("name", FEW)
 def test_losses_and_gradients_are_those_of_one_device(few, name):
     assert max(few[name]["errors"]) < 1e-6, few[name]["errors"]
+
+
+@pytest.mark.xdist_group("mesh losses")
+@pytest.mark.parametrize("name", ["one row", "one row with ids"])
+def test_a_row_without_negatives_has_no_gradient_at_all(few, name):
+    # Nor noise: what is left of a pair that matches is small beside the weights of its logit.
+    assert few[name]["errors"] == [0] * len(few[name]["errors"])
 
 
 @pytest.mark.xdist_group("mesh losses")

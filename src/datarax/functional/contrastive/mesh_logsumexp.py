@@ -33,7 +33,9 @@ from datarax.functional.contrastive.mesh_positives import (
     positive_gradients,
 )
 from datarax.functional.contrastive.tiled_softmax import (
+    Statistics,
     Weights,
+    finite,
     log_sum,
     merged,
     own_weights,
@@ -41,7 +43,7 @@ from datarax.functional.contrastive.tiled_softmax import (
     softmax_gradients,
     softmax_statistics,
 )
-from datarax.functional.contrastive.tiles import is_narrow, narrowed
+from datarax.functional.contrastive.tiles import narrowed
 
 
 class Labels(NamedTuple):
@@ -73,7 +75,7 @@ class _Guest(NamedTuple):
     there: Array
     labels: Array | None
     ids: Array | None
-    lse: Array | None = None
+    peak: Array | None = None
     weights: Array | None = None
     positive_weights: Array | None = None
 
@@ -100,68 +102,75 @@ def _forward(
     xs, ys = (narrowed(v, form.operands) for v in (x, y))
     guest = _Guest(ys, labels.marks.columns, labels.marks.column_labels, labels.ids)
     exchange = _gathered_sums if form.collective == "gather" else _ring_sums
-    sums, kept = exchange(form, xs, guest, scale=scale, labels=labels)
-    return sums, ((x, y, scale, labels), sums, kept)
+    stats, positives, kept = exchange(form, xs, guest, scale=scale, labels=labels)
+    rows = log_sum(stats.row_max, stats.row_sum)
+    sums = MeshSums(rows, log_sum(stats.column_max, stats.column_sum), positives)
+    return sums, ((x, y, scale, labels), stats, kept)
 
 
 def _backward(form: MeshForm, residuals: Any, cotangents: MeshSums) -> tuple:
-    (x, y, scale, labels), sums, kept = residuals
+    (x, y, scale, labels), stats, kept = residuals
     xs, ys = (narrowed(v, form.operands) for v in (x, y))
     q, _, h, _ = cotangents.positives
+    rows = below(stats.row_max, stats.row_sum, cotangents.rows)
+    columns = below(stats.column_max, stats.column_sum, cotangents.columns)
     guest = _Guest(
         ys,
         labels.marks.columns,
         labels.marks.column_labels,
         labels.ids,
-        lse=sums.columns,
-        weights=cotangents.columns,
+        peak=columns[0],
+        weights=columns[1],
         positive_weights=h,
     )
-    weights = Weights(sums.rows, cotangents.rows, sums.columns, cotangents.columns)
-    if labels.ids is None:
-        weights = weights._replace(own=q + h, partners=ys)
-        if is_narrow(xs):
-            marks = labels.marks._replace(own=lax.iota(jnp.int32, x.shape[0]))
-            logits = sums.positives.row_sums
-            weights = weights._replace(own=own_weights(logits, q + h, weights, marks=marks))
+    weights = Weights(*rows, *columns, partners=ys)
+    marks = labels.marks._replace(own=lax.iota(jnp.int32, x.shape[0]))
+    weights = weights._replace(own=own_weights(stats.own, q + h, weights, marks=marks))
     exchange = _gathered_gradients if form.collective == "gather" else _ring_gradients
     block = _block_gradients(form, xs, scale=scale, labels=labels, weights=weights, q=q)
     of_x, of_y, of_scale = exchange(form, block, guest, kept=kept)
-    if weights.own is not None:
-        of_y = of_y + (scale * weights.own)[:, None] * xs.astype(of_y.dtype)
+    of_y = of_y + (scale * weights.own)[:, None] * xs.astype(of_y.dtype)
     return of_x.astype(x.dtype), of_y.astype(y.dtype), of_scale.astype(scale.dtype), None
 
 
 mesh_logsumexp.defvjp(_forward, _backward)
 
 
+def below(peak: Array, total: Array, weights: Array) -> tuple[Array, Array]:
+    """A maximum and weights over the sum below it, which round less than a log-sum-exp."""
+    return finite(peak), weights / jnp.where(total == 0, 1, total)
+
+
 def _gathered_sums(
     form: MeshForm, x: Array, guest: _Guest, *, scale: Array, labels: Labels
-) -> tuple[MeshSums, Any]:
+) -> tuple[Statistics, Positives, Any]:
     everyone = jax.tree.map(form.gathered, guest)
     places = form.places(x.shape[0])
-    marks = _marks(labels, everyone, own=places)
     found = softmax_statistics(
-        x, everyone.y, scale=scale, marks=marks, tile=form.block_rows(x, everyone.y)
+        x,
+        everyone.y,
+        scale=scale,
+        marks=_marks(labels, everyone, own=places),
+        tile=form.block_rows(x, everyone.y),
     )
-    peak = lax.pmax(found.column_max, form.axis)
+    # It cancels, and has no derivative.
+    peak = lax.pmax(lax.stop_gradient(found.column_max), form.axis)
     total = lax.psum(found.column_sum * shrinkage(found.column_max, peak), form.axis)
-    columns = log_sum(peak, total)
-    positives = _own_positives(found.own, labels)
-    if labels.ids is not None:
-        part = _block_positives(x, everyone, labels)
-        home = jax.tree.map(form.scattered, (part.column_sums, part.column_counts))
-        positives = Positives(part.row_sums * scale, part.row_counts, home[0] * scale, home[1])
-    rows = log_sum(found.row_max, found.row_sum)
-    return MeshSums(rows, columns[places], positives), (everyone, columns)
+    stats = found._replace(column_max=peak[places], column_sum=total[places])
+    if labels.ids is None:
+        return stats, _own_positives(found.own, labels), (everyone, peak)
+    part = _block_positives(x, everyone, labels, own=places)
+    home = jax.tree.map(form.scattered, (part.column_sums, part.column_counts))
+    positives = part._replace(column_sums=home[0], column_counts=home[1])
+    return stats, _with_own(positives, found.own, scale=scale), (everyone, peak)
 
 
 def _gathered_gradients(
     form: MeshForm, block: _Block, guest: _Guest, *, kept: Any
 ) -> tuple[Array, Array, Array]:
-    everyone, columns = kept
+    everyone, peak = kept
     everyone = everyone._replace(
-        lse=columns,
+        peak=finite(peak),
         weights=form.gathered(guest.weights),
         positive_weights=form.gathered(guest.positive_weights),
     )
@@ -171,10 +180,11 @@ def _gathered_gradients(
 
 def _ring_sums(
     form: MeshForm, x: Array, guest: _Guest, *, scale: Array, labels: Labels
-) -> tuple[MeshSums, Any]:
+) -> tuple[Statistics, Positives, Any]:
     statistics = partial(softmax_statistics, x, scale=scale, tile=form.block_rows(x, guest.y))
-    own = statistics(guest.y, marks=_marks(labels, guest, own=lax.iota(jnp.int32, x.shape[0])))
-    positives = None if labels.ids is None else _block_positives(x, guest, labels)
+    index = lax.iota(jnp.int32, x.shape[0])
+    own = statistics(guest.y, marks=_marks(labels, guest, own=index))
+    positives = None if labels.ids is None else _block_positives(x, guest, labels, own=index)
 
     def step(carry: Any, _: None) -> tuple[Any, None]:
         rows, columns, positives, guest = carry
@@ -194,13 +204,12 @@ def _ring_sums(
     carry = ((own.row_max, own.row_sum), empty, start, guest)
     (rows, (peak, total), others, _), _ = lax.scan(step, carry, None, length=form.count - 1)
     columns = merged(peak, total, own.column_max, own.column_sum)
+    row_max, row_sum = rows
+    stats = Statistics(row_max, row_sum, columns[0], columns[1], own.own)
     if positives is None:
-        found = _own_positives(own.own, labels)
-    else:
-        found = jax.tree.map(jnp.add, positives, others)
-        sums = {"row_sums": found.row_sums * scale, "column_sums": found.column_sums * scale}
-        found = found._replace(**sums)
-    return MeshSums(log_sum(*rows), log_sum(*columns), found), None
+        return stats, _own_positives(own.own, labels), None
+    found = jax.tree.map(jnp.add, positives, others)
+    return stats, _with_own(found, own.own, scale=scale), None
 
 
 def _ring_gradients(
@@ -235,28 +244,35 @@ def _block_gradients(
             x,
             guest.y,
             scale=scale,
-            marks=_marks(labels, guest, own=None if mine.own is None else own),
-            weights=mine._replace(column_lse=guest.lse, columns=guest.weights),
+            marks=_marks(labels, guest, own=own),
+            weights=mine._replace(column_lse=guest.peak, columns=guest.weights),
             tile=form.block_rows(x, guest.y),
             start=start,
         )
         if labels.ids is None:
             return tuple(found)
         sides = x.astype(wide), guest.y.astype(wide)
-        of_x, of_y = positive_gradients(
-            groups_of(labels.ids), sides, weights=(q, guest.positive_weights), ids=guest.ids
-        )
+        groups, pairs = groups_of(labels.ids), (q, guest.positive_weights)
+        of_x, of_y = positive_gradients(groups, sides, weights=pairs, ids=guest.ids, own=own)
         of_scale = found.scale + jnp.sum(of_x * sides[0])
         return found.x + scale * of_x, found.y + scale * of_y, of_scale
 
     return block
 
 
-def _block_positives(x: Array, guest: _Guest, labels: Labels) -> Positives:
+def _block_positives(
+    x: Array, guest: _Guest, labels: Labels, *, own: Array | None = None
+) -> Positives:
     wide = accumulation_dtype(x)
     there = labels.marks.rows, guest.there
     sides = x.astype(wide), guest.y.astype(wide)
-    return block_positives(groups_of(labels.ids), sides, there=there, ids=guest.ids)
+    return block_positives(groups_of(labels.ids), sides, there=there, ids=guest.ids, own=own)
+
+
+def _with_own(others: Positives, logits: Array, *, scale: Array) -> Positives:
+    """The sums of the logits of all positives, from those of the products of the others."""
+    rows, columns = (scale * x + logits for x in (others.row_sums, others.column_sums))
+    return others._replace(row_sums=rows, column_sums=columns)
 
 
 def _own_positives(logits: Array, labels: Labels) -> Positives:

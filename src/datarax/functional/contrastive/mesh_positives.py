@@ -43,33 +43,54 @@ def groups_of(ids: Array) -> Groups:
 
 
 def block_positives(
-    groups: Groups, sides: tuple[Array, Array], *, there: tuple[Array, Array], ids: Array
+    groups: Groups,
+    sides: tuple[Array, Array],
+    *,
+    there: tuple[Array, Array],
+    ids: Array,
+    own: Array | None = None,
 ) -> Positives:
-    """Of x and y, whose absent rows are 0, which are `there`, and the ids of y."""
+    """Of x and y, whose absent rows are 0, which are `there`, and the ids of y.
+
+    The sums leave out the pairs of each row with the column that `own` names, and count them: their
+    logits are added from the product that the log-sum-exps come from. A row without others has 0.
+    """
     x, y = sides
     places = groups.places(ids)
     x_there, y_there = (mask.astype(x.dtype) for mask in there)
-    of_y = _grouped(groups, y, places)[groups.own]
-    of_x = _picked(_grouped(groups, x, groups.own), places)
+    of_x, of_y = _others(groups, x, y, places=places, own=own)
     return Positives(
-        jnp.sum(x * of_y, axis=1),
+        jnp.sum(x * of_x, axis=1),
         _grouped(groups, y_there, places)[groups.own],
-        jnp.sum(y * of_x, axis=1),
+        jnp.sum(y * of_y, axis=1),
         _picked(_grouped(groups, x_there, groups.own), places),
     )
 
 
 def positive_gradients(
-    groups: Groups, sides: tuple[Array, Array], *, weights: tuple[Array, Array], ids: Array
+    groups: Groups,
+    sides: tuple[Array, Array],
+    *,
+    weights: tuple[Array, Array],
+    ids: Array,
+    own: Array | None = None,
 ) -> tuple[Array, Array]:
-    r"""Of x and y in $\sum (q_i + h_j) x_i y_j$ over the pairs with equal ids."""
+    r"""Of x and y in $\sum (q_i + h_j) x_i y_j$ over pairs with equal ids, but those of `own`."""
     x, y = sides
     q, h = (weight[:, None] for weight in weights)
     places = groups.places(ids)
-    of_x = q * _grouped(groups, y, places)[groups.own]
-    of_x += _grouped(groups, h * y, places)[groups.own]
-    of_y = h * _picked(_grouped(groups, x, groups.own), places)
-    return of_x, of_y + _picked(_grouped(groups, q * x, groups.own), places)
+    of_x, of_y = _others(groups, x, y, places=places, own=own)
+    more_of_x, more_of_y = _others(groups, q * x, h * y, places=places, own=own)
+    return q * of_x + more_of_x, h * of_y + more_of_y
+
+
+def _others(
+    groups: Groups, x: Array, y: Array, *, places: Array, own: Array | None
+) -> tuple[Array, Array]:
+    """For each row the sum of the columns with its id, for each column that of the rows."""
+    of_x = _grouped(groups, y, places)[groups.own]
+    of_y = _picked(_grouped(groups, x, groups.own), places)
+    return (of_x, of_y) if own is None else (of_x - y[own], of_y.at[own].add(-x))
 
 
 def _grouped(groups: Groups, values: Array, places: Array) -> Array:

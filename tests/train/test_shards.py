@@ -131,6 +131,20 @@ def test_the_command_line_takes_a_place_and_a_file(folder, tmp_path, capfd):
     assert "picture → words" in out
     assert "in lockstep: yes" in out
     assert main(["evaluate", str(tmp_path / "run"), "--split", "validation"]) == 0
+    # the line that Ctrl-C prints: the run has the fields with their defaults written out
+    again = [
+        "train",
+        str(folder),
+        "--config",
+        str(file),
+        "--out",
+        str(tmp_path / "run"),
+        "--resume",
+    ]
+    assert main(again) == 0
+    capfd.readouterr()
+    file.write_text(file.read_text().replace("length = 16", "length = 17"))
+    assert "fields: the run at" in refused(again, capfd)
 
 
 def test_settings_of_the_splits(folder):

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,18 +55,26 @@ def check_out(path: Path, *, resume: bool, overwrite: bool) -> None:
 def check_resumed(settings: dict[str, Any], path: Path) -> TrainConfig:
     """The configuration of the run at `path`, with which the given settings must agree.
 
+    Fields agree if they are the same once what they leave out is filled in, as it is in the run.
+
     Raises:
       ValueError: naming the first setting that differs.
     """
     config = check_run(path)
     kept = vars(config)
     for key, value in settings.items():
-        if kept[key] != value:
+        if kept[key] != value and not (key == "fields" and _same_fields(kept[key], value)):
             raise ValueError(
                 f"{key}: the run at {path} has {kept[key]!r}, not {value!r}; leave it out to "
                 f"resume, or give another --out"
             )
     return config
+
+
+def _same_fields(kept: Mapping[str, Any] | None, given: Mapping[str, Any]) -> bool:
+    from datarax.sources.fields import Fields  # imports JAX
+
+    return kept is not None and Fields.from_mapping(kept) == Fields.from_mapping(given)
 
 
 def _check_writable(path: Path) -> None:

@@ -1,5 +1,6 @@
 """What the shards of each format hold, read without our readers."""
 
+import collections
 import itertools
 import json
 import tarfile
@@ -13,10 +14,12 @@ from conversion_samples import SAMPLES, contents, members, tar_file
 from pyarrow import ipc, parquet
 
 from datarax.conversion import FORMATS, convert_shards
+from datarax.conversion.distinct_keys import distinct_keys
 from datarax.conversion.plain_values import same
 from datarax.conversion.write_array_record import write_array_record
 from datarax.conversion.write_tables import Columns, write_arrow, write_parquet
 from datarax.conversion.write_tar import write_tar
+from datarax.sources.open import open_shards
 from datarax.sources.record import RawRecord
 
 MEMBERS = [(f"{key}.{part}", data) for key, parts in SAMPLES for part, data in parts.items()]
@@ -265,7 +268,7 @@ def test_a_part_that_a_tar_would_change_is_refused(tmp_path, part):
     [
         (
             [record("a", x=b""), record("a", y=b"")],
-            "'a' comes twice in x.tar: .* or choose parquet, arrow",
+            "'a' comes twice in x.tar: in a tar both would be one record",
         ),
         ([record("a", x=b"", X=b"")], "'a', part 'X': .* suffix 'x' twice"),
         ([RawRecord("a", {"x": 1, "x.json": b"2"})], "suffix 'x.json' twice"),
@@ -279,3 +282,78 @@ def test_a_record_that_a_tar_cannot_hold_is_refused(tmp_path, records, match):
     with pytest.raises(ValueError, match=match):
         write_tar(tmp_path / "x.tar", records)
     assert list(tmp_path.iterdir()) == []
+
+
+def plain_parquet(path, size):
+    """As Hugging Face writes them: without keys, so that each counts its rows from 0."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = pa.table({"txt": [f"{path.stem}-{row}" for row in range(size)]})
+    parquet.write_table(rows, path)
+
+
+def test_shards_that_count_from_0_each_become_tars_in_order_without_a_loss(tmp_path):
+    sizes = {"a-0": 12, "b.x": 3, "c": 7}
+    for name, size in sizes.items():
+        plain_parquet(tmp_path / "in" / f"{name}.parquet", size)
+    texts = [f"{name}-{row}".encode() for name, size in sizes.items() for row in range(size)]
+    done = convert_shards(tmp_path / "in", tmp_path / "out", shard_records=10)
+    assert "22 records in 3 shards" in done
+    assert "3 keys were in the same tar before" in done
+    assert done.endswith("of those of " + str(tmp_path / "in" / "c.parquet"))
+    made = [members(path) for path in sorted((tmp_path / "out").glob("*.tar"))]
+    assert [data for shard in made for _, data in shard] == texts
+    keys = [[name.removesuffix(".txt") for name, _ in shard] for shard in made]
+    assert keys[0] == [str(row) for row in range(10)]
+    assert keys[1] == ["10", "11", "0", "1", "2", "c/0", "c/1", "c/2", "3", "4"]
+    assert keys[2] == ["5", "6"]
+    shards = open_shards(tmp_path / "out")
+    read = [(shard.read(row).key) for shard in shards for row in range(len(shard))]
+    assert read == [key for shard in keys for key in shard]
+
+
+def test_a_tar_that_lacks_is_made_again_with_the_same_keys(tmp_path):
+    for name in ("one/s.tar", "two/s.tar", "three/s.tar"):
+        tar_file(tmp_path / name, [(f"{n:04}", {"txt": name.encode()}) for n in range(8)])
+    given = [str(tmp_path / name / "s.tar") for name in ("one", "two", "three")]
+    convert_shards(given, tmp_path / "out", shard_records=10)
+    whole = contents(tmp_path / "out")
+    for number in range(3):
+        (tmp_path / "out" / f"data-00000{number}.tar").unlink()
+        convert_shards(given, tmp_path / "out", shard_records=10)
+        assert contents(tmp_path / "out") == whole
+    names = [name for name, _ in members(tmp_path / "out" / "data-000000.tar")]
+    assert names[-2:] == ["s/0000.txt", "s/0001.txt"]
+
+
+@pytest.mark.parametrize("format", FORMATS[1:])
+def test_other_formats_keep_keys_that_repeat(tmp_path, format):
+    for name in "ab":
+        plain_parquet(tmp_path / "in" / f"{name}.parquet", 3)
+    convert_shards(tmp_path / "in", tmp_path / "out", format=format)
+    rows = rows_of(tmp_path / "out" / f"data-000000.{format}")
+    assert [row["__key__"] for row in rows] == ["0", "1", "2"] * 2
+
+
+@pytest.mark.parametrize(
+    ("shard", "key"),
+    [
+        ("s3://x/b.c-1.TAR.GZ", "b-c-1/0"),
+        ("in/größe.arrow", "größe/0"),
+        ("folder/", "folder/0"),
+        ("\udcff.parquet", "-/0"),
+        ("in/.tar", "-/0"),
+    ],
+)
+def test_a_key_that_comes_again_has_the_name_of_its_shard_in_front(tmp_path, shard, key):
+    same = record("0", txt=b"")
+    made = [*distinct_keys([("a", same), (shard, same)])]
+    assert [each.key for each in made] == ["0", key]
+    write_tar(tmp_path / "x.tar", made)
+
+
+def test_keys_that_are_taken_by_longer_ones_differ_too():
+    keys = ["0", "0", "b/0", "b/0-2", "0", "0"]
+    changed = collections.Counter()
+    made = distinct_keys((("b.tar", record(key)) for key in keys), changed=changed)
+    assert [each.key for each in made] == ["0", "b/0", "b/b/0", "b/0-2", "b/0-3", "b/0-4"]
+    assert changed == {"b.tar": 4}

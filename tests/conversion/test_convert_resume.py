@@ -11,6 +11,7 @@ import pytest
 from conversion_samples import SAMPLES, contents, members, tar_file
 
 from datarax.conversion import convert_shards
+from datarax.sources.limits import Limits
 
 
 @pytest.fixture
@@ -103,6 +104,19 @@ def test_records_that_cannot_be_read_are_listed_once_and_left_out(tmp_path):
     kept = [m for shard in sorted((tmp_path / "tar").glob("*.tar")) for m in members(shard)]
     good = [(f"{key}.{part}", data) for key, ps in SAMPLES[:6] for part, data in ps.items()]
     assert kept == good
+
+
+def test_limits_say_which_parts_are_too_large_and_are_part_of_the_conversion(tmp_path):
+    records = [("small", {"txt": b"1"}), ("large", {"txt": bytes(999)})]
+    path, out = tar_file(tmp_path / "in" / "a.tar", records), tmp_path / "out"
+    limits = Limits(member_bytes=998)
+    for _ in range(2):
+        assert "1 records in 1 shard" in convert_shards(path, out, limits=limits)
+    assert [name for name, _ in members(out / "data-000000.tar")] == ["small.txt"]
+    with pytest.raises(ValueError, match=r"limits \{'member_bytes': 998\} there, None now"):
+        convert_shards(path, out)
+    assert "2 records" in convert_shards(path, out, overwrite=True, limits=Limits())
+    assert "2 records" in convert_shards(path, out)
 
 
 def test_another_source_or_option_is_refused_with_what_differs(source, tmp_path):

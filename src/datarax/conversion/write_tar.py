@@ -38,8 +38,7 @@ def write_tar(path: Path, records: Iterable[RawRecord]) -> None:
                 if record.key in keys:
                     raise ValueError(
                         f"record {record.key!r} comes twice in {path.name}: "
-                        f"in a tar both would be one record. Convert source shards one by one, "
-                        f"or {_OTHERS}"
+                        f"in a tar both would be one record"
                     )
                 keys.add(record.key)
                 for name, data in _members(record):

@@ -8,6 +8,7 @@ from datarax.core.config import DataraxModuleConfig, OperatorConfig
 from datarax.core.data_source import DataSourceModule
 from datarax.core.element_batch import Element
 from datarax.core.operator import OperatorModule
+from datarax.operators import ContrastiveOperator, ContrastiveOperatorConfig
 from datarax.pipeline import epoch_order
 from datarax.pipeline.pipeline import Pipeline
 from datarax.sources import Fields, MemorySource, MixtureSource, ShardedSource, SubsetSource
@@ -377,3 +378,60 @@ def test_describe_names_operators_that_relate_rows():
     text = pipeline(memory(), operators=[Mean(OperatorConfig())]).describe()
     assert "independent of topology: no: Mean relates the rows of one host" in text
     assert "exact on resume: yes" in text
+
+
+def paired():
+    rows = np.random.default_rng(0).normal(size=(2, 24, 4)).astype(np.float32)
+    return MemorySource({"image": rows[0], "text": rows[1]})
+
+
+def contrastive(**options):
+    config = ContrastiveOperatorConfig(
+        input_fields=["image", "text"],
+        output_fields=["loss"],
+        features={"image": 4, "text": 4},
+        projection_features=3,
+        **options,
+    )
+    return ContrastiveOperator(config, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize("options", [{}, {"queue_size": 16}])
+def test_describe_tells_of_a_state_without_which_a_resumed_run_differs(options):
+    def made():
+        return Pipeline(paired(), [contrastive(**options)], batch_size=8, seed=0, threads=0)
+
+    whole, resumed = made(), made()
+    next(whole)
+    resumed.restore(whole.state())
+    same = np.array_equal(next(whole)["loss"], next(resumed)["loss"])
+    told = whole.describe()
+    assert ("exact on resume: yes" in told) == same == (not options)
+    if options:
+        assert (
+            "exact on resume: no: ContrastiveOperator has a state of its own (QueueState) that the "
+            "pipeline's does not hold: restore it too\n"
+        ) in told
+
+
+def test_describe_tells_of_lengths_that_one_host_fits_and_several_do_not():
+    def described(length, **options):
+        fields = {"text": {"from": "txt", "decode": "text", "length": length, "missing": "mask"}}
+        source = ShardedSource([Listed()], fields=Fields.from_mapping(fields))
+        return Pipeline(source, batch_size=8, seed=0, **options).describe()
+
+    no = (
+        "independent of topology: no: one host fits the length of text to the batch, several do not"
+    )
+    assert f"{no}\n" in described([4, 8])
+    assert f"{no}, but for fit_lengths=False\n" in described([4, 8], host=0, hosts=2)
+    assert "topology: yes" in described([4, 8], fit_lengths=False)
+    for hosts in (1, 2):
+        assert "topology: yes" in described([8], host=0, hosts=hosts)
+        assert "topology: yes" in described(8, host=0, hosts=hosts)
+
+
+def test_describe_says_when_a_host_may_stop_alone():
+    alone = 'in lockstep: yes, unless a host stops alone: with on_error="raise", or beyond'
+    assert alone in pipeline(Marked(8), host=1, hosts=2).describe()
+    assert pipeline(Marked(8)).describe().endswith("in lockstep: yes")

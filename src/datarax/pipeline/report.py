@@ -4,14 +4,21 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from flax import nnx
 
+from datarax.core.counter import BaseKey, Counter
 from datarax.core.element_batch import Batch
 from datarax.core.operator import OperatorModule
+from datarax.core.statistics import Statistic
 from datarax.pipeline.assembly import Assembler, Rows
 from datarax.sources.mixture import MixtureSource
-from datarax.sources.traits import Fingerprinted
+from datarax.sources.traits import Fingerprinted, padded_lengths
 
 Operator = OperatorModule | Callable[[Batch], Batch]
+
+# What a call does not change, or what no later result depends on. Generators are told by how an
+# operator draws from them.
+_NO_STATE = (nnx.Param, Counter, BaseKey, Statistic, nnx.RngState)
 
 
 def describe_pipeline(
@@ -47,27 +54,58 @@ def describe_pipeline(
             + (f", {size // hosts} on each of {hosts} hosts" if hosts > 1 else ""),
             *mixture,
             *_field_lines(assembler, settings["fields"], min(sample, records)),
-            *guarantees(assembler, operators=operators),
+            *guarantees(assembler, operators=operators, hosts=hosts),
         ]
     )
 
 
-def guarantees(assembler: Assembler, *, operators: Sequence[Operator]) -> list[str]:
+def guarantees(assembler: Assembler, *, operators: Sequence[Operator], hosts: int) -> list[str]:
     """Whether the pipeline resumes exactly, on any hosts, in lockstep: yes, or no and why."""
-    draws = [_name(operator) for operator in operators if _draws_by_batch(operator)]
-    relates = [_name(operator) for operator in operators if _relates_rows(operator)]
-    plain = [_name(operator) for operator in operators if not isinstance(operator, OperatorModule)]
     kind = type(assembler.source).__name__
     known = isinstance(assembler.source, Fingerprinted)
     unknown = "" if known else f", if {kind} gives the same records: it has no fingerprint"
-    exact = [f"{name} draws from a stream once a batch" for name in draws]
-    exact += [f"{name} is a function that may keep a state" for name in plain]
-    topology = [f"{name} relates the rows of one host" for name in relates]
-    topology += [f"{name} is a function that may" for name in plain]
+    exact = _inexact(operators)
+    topology = _depends_on_hosts(assembler, operators, hosts)
+    # Steps are counted from the size of source and batch, and a record that cannot be read is a
+    # row that is not valid: nothing that a host reads changes how many it takes, but its stopping.
+    alone = (
+        ', unless a host stops alone: with on_error="raise", or beyond error_caps, which each '
+        "counts for itself"
+    )
     return [
         "exact on resume: " + (f"no: {'; '.join(exact)}" if exact else f"yes{unknown}"),
         "independent of topology: " + (f"no: {'; '.join(topology)}" if topology else "yes"),
-        "in lockstep: yes",
+        f"in lockstep: yes{alone if hosts > 1 else ''}",
+    ]
+
+
+def _inexact(operators: Sequence[Operator]) -> list[str]:
+    draws = [_name(operator) for operator in operators if _draws_by_batch(operator)]
+    kept = [(_name(operator), _state_kinds(operator)) for operator in operators]
+    return [
+        *(f"{name} draws from a stream once a batch" for name in draws),
+        *(
+            f"{name} has a state of its own ({', '.join(kinds)}) that the pipeline's does not "
+            "hold: restore it too"
+            for name, kinds in kept
+            if kinds
+        ),
+        *(f"{name} is a function that may keep a state" for name in _functions(operators)),
+    ]
+
+
+def _depends_on_hosts(assembler: Assembler, operators: Sequence[Operator], hosts: int) -> list[str]:
+    relates = [_name(operator) for operator in operators if _relates_rows(operator)]
+    # Several hosts never fit lengths; that one of the same settings would not is not known here.
+    fitted = {".".join(path): lengths for path, lengths in assembler.lengths.items()}
+    several = fitted if hosts == 1 else padded_lengths(assembler.source)
+    names = [name for name, lengths in several.items() if len(lengths) > 1]
+    unless = "" if hosts == 1 else ", but for fit_lengths=False"
+    fits = f"one host fits the length of {', '.join(names)} to the batch, several do not{unless}"
+    return [
+        *([fits] if names else []),
+        *(f"{name} relates the rows of one host" for name in relates),
+        *(f"{name} is a function that may" for name in _functions(operators)),
     ]
 
 
@@ -105,9 +143,25 @@ def _name(operator: Operator) -> str:
     return type(operator).__name__
 
 
+def _functions(operators: Sequence[Operator]) -> list[str]:
+    return [_name(operator) for operator in operators if not isinstance(operator, OperatorModule)]
+
+
 def _relates_rows(operator: Operator) -> bool:
     return isinstance(operator, OperatorModule) and operator.overrides_apply_batch
 
 
 def _draws_by_batch(operator: Operator) -> bool:
     return _relates_rows(operator) and bool(operator.config.stochastic)  # type: ignore[union-attr]
+
+
+def _state_kinds(operator: Operator) -> list[str]:
+    """Of the Variables that calls may change: a queue, statistics of batches."""
+    if not isinstance(operator, OperatorModule):
+        return []
+    kinds = {
+        type(node).__name__
+        for _, node in nnx.iter_graph(operator)
+        if isinstance(node, nnx.Variable) and not isinstance(node, _NO_STATE)
+    }
+    return sorted(kinds)

@@ -43,6 +43,11 @@ def test_an_error_without_number_is_told_as_it_is():
     assert user_message(OSError("the file\nis cut")) == "the file is cut"
 
 
+def test_the_entries_of_a_list_stay_apart_on_one_line():
+    told = OSError("three are bad. The last:\n  a.tar: cut\n  b.tar: cut\nlook at them")
+    assert user_message(told) == "three are bad. The last: a.tar: cut; b.tar: cut. look at them"
+
+
 def test_what_our_code_raises_on_purpose_is_the_users():
     error = caught(lambda: TrainConfig(epochs=0))
     assert user_message(error) == "epochs: expected a whole number at least 1, got 0"

@@ -100,4 +100,12 @@ def _usage_message(error: Any) -> str:
 
 
 def _one_line(text: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
+    """Line breaks as spaces; indented lines are the entries of a list, set off by semicolons."""
+    said, was_entry = "", False
+    for line in text.splitlines():
+        is_entry = line.startswith("  ")
+        if said and not said.endswith((":", ".")):
+            said += ";" if is_entry else "." if was_entry else ""
+        said += f" {line.strip()}"
+        was_entry = is_entry
+    return "".join(c if c.isprintable() else " " for c in " ".join(said.split()))

@@ -232,3 +232,67 @@ def test_too_many_bad_records_stop_it_with_a_summary(tmp_path, capfd):
     assert "20 records in a row are bad; 20 bad of 20 read so far" in said
     assert "or set other error_caps" in said
     assert (run / "quarantine.jsonl").read_text().count("\n") >= 20
+
+
+def write_config(path, text="txt", image="png", missing="error", more=""):
+    path.write_text(
+        f'[fields]\nimage = {{from = "{image}", decode = "image", size = [8, 8]}}\n'
+        f'text = {{from = "{text}", decode = "text", length = 16, missing = "{missing}"}}\n{more}'
+    )
+    return path
+
+
+def test_a_wrong_part_or_limit_is_told_with_its_reason(tmp_path, capfd):
+    folder = write_tars(tmp_path / "tars", [24])
+    file = tmp_path / "c.toml"
+    arguments = ("train", folder, "--config", file, "--out", tmp_path / "new")
+    arguments += ("--set", "held_out=4", "--set", "batch_size=8")
+    write_config(file, text="text")
+    said = refused(arguments, capfd)
+    assert "no record to validate on has two of ['image', 'text']; 6 bad records (text 6)" in said
+    assert "text: the record lacks text; it has ['npy', 'png', 'txt']; " in said
+    write_config(file, more="[limits]\npixels = 100\n")
+    assert "16 x 16 pixels, at most 100" in refused(arguments, capfd)
+    write_config(file, text="text", missing="mask")
+    said = refused(arguments, capfd)
+    assert ": 6 have image, 0 have text; none is bad: does `from` in [fields] name what" in said
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("kind", ["bad", "lacking"])
+def test_an_epoch_of_which_nothing_can_be_learned_ends_the_run(kind, tmp_path, capfd):
+    bad, lacking = (range(24), None) if kind == "bad" else ((), lambda number: ("txt",))
+    folder = write_tars(tmp_path / "tars", [24], bad=bad, lacking=lacking)
+    good = write_tars(tmp_path / "good", [8])
+    file = write_config(tmp_path / "c.toml", missing="mask")
+    run = tmp_path / "run"
+    settings = ("epochs=3", "batch_size=8", f"validation={good}", f"test={good}", "save_every=2")
+    sets = [word for setting in settings for word in ("--set", setting)]
+    arguments = (
+        "train",
+        folder,
+        "--config",
+        file,
+        "--out",
+        run,
+        *sets,
+        "--set",
+        "error_fraction=1",
+    )
+    for again in ((), ("--resume",)):
+        assert main([*map(str, (*arguments, *again))]) == 2
+        said = capfd.readouterr().err.splitlines()[-1]
+        assert "no record to train on has two of ['image', 'text']; " in said
+        reason = "24 bad records (image 24), listed in" if kind == "bad" else "none is bad"
+        assert reason in said
+        lines = (run / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line) for line in lines if json.loads(line)["step"] > 3] == []
+    assert not (run / "evaluation.json").exists()
+
+
+def test_nothing_to_show_is_told_with_its_reason(run, tmp_path):
+    empty = write_tars(tmp_path / "tars", [4], lacking=lambda number: ("png",))
+    config = dataclasses.replace(run.config, towers=("image", "caption"), test=str(empty))
+    said = r"no record to show has two of \['image', 'caption'\]: 0 have image, 4 have caption"
+    with pytest.raises(ValueError, match=said):
+        write_report(dataclasses.replace(run, config=config))

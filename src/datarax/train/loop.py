@@ -39,6 +39,7 @@ from datarax.train.run_directory import (
     TIMINGS_FILE,
     prepare,
 )
+from datarax.train.unusable import has_pair, unusable
 
 
 def train(
@@ -66,7 +67,8 @@ def train(
     Raises:
       FileExistsError: if `out` is in use and neither `resume` nor `overwrite` is set.
       ValueError: if both are, if the run in `out` was started with another configuration, or if
-        there is no training on the data: no records, fewer than two fields to embed, ...
+        there is no training on the data: no records, fewer than two fields to embed, no record
+        that has two of them, ...
       TooManyErrors: if more records are bad than the configuration allows.
       OSError: if a file cannot be read or written.
       KeyboardInterrupt: after Ctrl-C; the message says how to go on.
@@ -123,7 +125,7 @@ class Trainer:
         )
         self.total = config.epochs * len(self.pipeline)
         self.validation = split_table(config, "validation", ledger=self.pipeline.ledger)
-        self.headline = headline(config, self.validation)
+        self.headline = headline(config, self.validation, ledger=self.pipeline.ledger)
         self.schedule, self.optimizer = make_optimizer(
             learning_rate=config.learning_rate,
             weight_decay=config.weight_decay,
@@ -135,6 +137,7 @@ class Trainer:
         self.state = TrainState(params, self.optimizer.init(params))
         self.step = 0
         self.best = -1.0
+        self.is_learning = False  # whether a record so far had two of the towers
 
     def keep_ledger(self) -> None:
         """List bad records in the run directory, those met so far too."""
@@ -147,7 +150,9 @@ class Trainer:
         if checkpoints.step("last") is not None:
             kept = checkpoints.restore("last", **self.state._asdict())
             self.state = TrainState(kept["params"], kept["optimizer"])
-            self.step, self.best = kept["progress"]["step"], kept["progress"]["best"]
+            progress = kept["progress"]
+            self.step, self.best = progress["step"], progress["best"]
+            self.is_learning = progress["is_learning"]
             self.pipeline.restore(kept["pipeline"])
         for name in (METRICS_FILE, TIMINGS_FILE):
             cut_after(self.out / name, self.step)
@@ -158,6 +163,7 @@ class Trainer:
         Raises:
           KeyboardInterrupt: if asked to stop, after the step at hand is kept.
           TooManyErrors: if more records are bad than the configuration allows.
+          ValueError: after an epoch of which no record had two of the towers.
         """
         every = self.config.eval_every * len(self.pipeline)
         save_every = self.config.save_every or every
@@ -167,6 +173,8 @@ class Trainer:
         ) as bar:
             while self.step < self.total:
                 metrics = self.take_step()
+                if self.step % len(self.pipeline) == 0 and not self.is_learning:
+                    raise unusable("to train on", self.config.towers, self.pipeline.ledger)
                 if self.step % self.config.log_every == 0 or self.step == self.total:
                     rate = self.log(metrics, first, time.perf_counter() - started)
                     shown = {name: f"{float(value):.4f}" for name, value in metrics.items()}
@@ -186,6 +194,7 @@ class Trainer:
     def take_step(self) -> dict[str, jax.Array]:
         """One batch, one update."""
         batch = next(self.pipeline).replace(metadata=None)
+        self.is_learning = self.is_learning or has_pair(batch, self.config.towers)
         self.state, metrics = train_step(
             self.state,
             self.rest,
@@ -235,22 +244,27 @@ class Trainer:
             kind,
             self.step,
             **self.state._asdict(),
-            progress={"step": self.step, "best": self.best},
+            progress={
+                "step": self.step,
+                "best": self.best,
+                "is_learning": self.is_learning,
+            },
             pipeline=self.pipeline.state(),
         )
 
 
-def headline(config: TrainConfig, table: Table) -> list[tuple[str, str]]:
+def headline(config: TrainConfig, table: Table, *, ledger: Ledger) -> list[tuple[str, str]]:
     """The directions that choose the best model: between glyphs and names, else between all towers.
 
     Of glyphs without one of these two, the directions between the first two towers.
 
     Raises:
-      ValueError: if no record of `table` has two towers' fields.
+      ValueError: if no record of `table` has two towers' fields, with what `ledger` says of it.
     """
     pairs = [pair for pair in directions_of(config) if len(table.rows(*pair)) > 0]
     if not pairs:
-        raise ValueError(f"no record to validate on has two of {list(config.towers)}")
+        counts = {name: len(table.rows(name)) for name in config.towers}
+        raise unusable("to validate on", config.towers, ledger, counts=counts)
     if config.data != GLYPHS:
         return [pair for pair in pairs if not (config.fused_towers and FUSED in pair)]
     whole = ("image", "name") in pairs

@@ -12,9 +12,9 @@ import numpy as np
 from flax import nnx
 from jinja2.utils import markupsafe
 
-from datarax.pipeline.ledger import read_ledger
+from datarax.pipeline.ledger import Ledger, read_ledger
 from datarax.train.characters import Characters, TrainedRun, characters
-from datarax.train.config import GLYPHS, TrainConfig
+from datarax.train.config import GLYPHS
 from datarax.train.evaluation import Table, directions
 from datarax.train.files import write_file
 from datarax.train.report_gallery import Query, gallery, sample_by_script
@@ -22,6 +22,7 @@ from datarax.train.report_plots import curves, heat_map, modality_map, script_ma
 from datarax.train.results import COLUMNS, result_rows
 from datarax.train.run_directory import LEDGER_FILE
 from datarax.train.towers import columns_of, image_towers, masked_towers, text_towers
+from datarax.train.unusable import unusable
 
 _SHOWN = 6
 _KINDS: tuple[Literal["hits", "misses"], ...] = ("hits", "misses")
@@ -40,7 +41,7 @@ def write_report(run: TrainedRun) -> Path:
     """
     evaluation = _evaluation(run.path)
     found = characters(run, evaluation["split"])
-    fields = _shown_fields(run.config, found.table)
+    fields = _shown_fields(run, found.table)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("datarax.train", "."),
         autoescape=True,
@@ -65,11 +66,12 @@ def write_report(run: TrainedRun) -> Path:
     return write_file(run.path / "report.html", html.encode("utf-8", "replace"))
 
 
-def _shown_fields(config: TrainConfig, table: Table) -> tuple[str, str]:
+def _shown_fields(run: TrainedRun, table: Table) -> tuple[str, str]:
     """The two towers between which queries are shown: a text and a picture, where there are such.
 
     Of shards, two that records have together.
     """
+    config = run.config
     if config.data == GLYPHS:
         first = "name" if "name" in config.towers else "image"
         second = "image" if first == "name" and "image" in config.towers else "outline"
@@ -77,7 +79,8 @@ def _shown_fields(config: TrainConfig, table: Table) -> tuple[str, str]:
     texts, images = text_towers(config), image_towers(config)
     pairs = [pair for pair in directions(config.towers) if len(table.rows(*pair)) > 0]
     if not pairs:
-        raise ValueError(f"no record has two of {list(config.towers)}: there is nothing to show")
+        counts = {name: len(table.rows(name)) for name in config.towers}
+        raise unusable("to show", config.towers, Ledger(run.path / LEDGER_FILE), counts=counts)
     return max(pairs, key=lambda pair: (pair[0] in texts) + (pair[1] in images))
 
 

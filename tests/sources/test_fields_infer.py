@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datarax.sources.field_inference import sampled
 from datarax.sources.fields import Fields
 from datarax.sources.record import Fault, RawRecord, RecordError
 from datarax.sources.shard import Shards
@@ -162,3 +163,59 @@ def test_nothing_known_is_refused(records):
         ValueError, match=r"no fields can be inferred from \d records with .*: give"
     ):
         infer(*records)
+
+
+def shards_of(*sizes, part=lambda number: {"n": 1}):
+    """Shards whose records are numbered through."""
+    first, made = 0, []
+    for size in sizes:
+        made.append(Listed([part(first + row) for row in range(size)]))
+        first += size
+    return Shards(made)
+
+
+@pytest.mark.parametrize("completeness", ["early", "late"])
+def test_data_sorted_by_what_they_have_are_seen_whole(completeness, caplog):
+    def part(number):
+        has = (number < 900) == (completeness == "early")
+        return {"n": 1} | ({"txt": b"a" * 40} if has else {})
+
+    with caplog.at_level(logging.INFO):
+        made = Fields.infer(shards_of(400, 0, 600, part=part))
+    assert made.fields["caption"].options() == {
+        "from": "txt", "decode": "text", "length": 64, "missing": "mask",
+    }  # fmt: skip
+    assert "looked at for fields: 64 of 1000 records, spread over 3 shards" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ((5,), [0, 1, 2, 3, 4]),
+        ((64,), range(64)),
+        ((40, 24), range(64)),
+        ((127,), range(0, 127, 2)),
+        ((), []),
+        ((0, 3, 0), [0, 1, 2]),
+        ((1,) * 64, range(64)),
+        ((1,) * 127, range(0, 127, 2)),
+        ((64,) * 64, range(0, 4096, 64)),
+    ],
+)
+def test_what_is_looked_at(sizes, expected):
+    assert sampled(shards_of(*sizes)) == list(expected)
+
+
+@pytest.mark.parametrize("sizes", [(1000, 1000), (3, 10**4, 0, 70), (7,) * 30, (10**3,) * 100])
+def test_what_is_looked_at_is_spread_over_shards_and_rows(sizes):
+    shards = shards_of(*sizes)
+    found = sampled(shards)
+    assert len(set(found)) == len(found) == 64
+    assert found == sorted(found)
+    assert (found[0], found[-1]) == (0, len(shards) - 1)
+    by_shard = [
+        sum(end - size <= x < end for x in found)
+        for end, size in zip(shards.ends, sizes, strict=True)
+    ]
+    assert sum(count > 0 for count in by_shard) == min(64, sum(size > 0 for size in sizes))
+    assert max(by_shard) - min(by_shard) <= 1 or min(sizes) < 7

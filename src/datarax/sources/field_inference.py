@@ -1,9 +1,9 @@
-"""What the fields of some records might be, from their first ones."""
+"""What the fields of some records might be, from a sample of them."""
 
 import collections
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ Options = dict[str, dict[str, Any]]
 
 
 def infer_options(shards: Shards, *, limits: Limits) -> Options:
-    """Options of `Fields.from_mapping` that fit the first 64 records.
+    """Options of `Fields.from_mapping` that fit 64 records, those of `sampled`.
 
     Images, sounds and `npy` files are known by their first bytes; JSON objects and structs become
     a field for each of their values. Suffixes of one kind that no record has two of are one field.
@@ -42,7 +42,7 @@ def infer_options(shards: Shards, *, limits: Limits) -> Options:
     Raises:
       ValueError: if none of these records can be read, or no part is of a known kind.
     """
-    records = list(_first(shards, limits))
+    records = list(_read(shards, limits))
     columns: dict[str, list[Any]] = {}
     for name in dict.fromkeys(name for record in records for name in record):
         columns[name] = [record[name] for record in records if name in record]
@@ -67,9 +67,51 @@ def infer_options(shards: Shards, *, limits: Limits) -> Options:
     return made
 
 
-def _first(shards: Shards, limits: Limits) -> Iterator[dict[str, Any]]:
-    """The parts of the first records that can be read, objects laid flat, without nulls."""
-    for index in range(min(LOOKED_AT, len(shards))):
+def sampled(shards: Shards) -> list[int]:
+    """Up to 64 record numbers, rising: of each shard as many, evenly from its first to its last.
+
+    A shard with fewer gives what it has, and others more. Of more than 64 shards that have records,
+    64 evenly from the first to the last give one each, the first its first record, the last its
+    last.
+
+    Example:
+      >>> class Listed(list):
+      ...     pass
+      >>> sampled(Shards([Listed(range(2)), Listed(range(1000))]))[:5]
+      [0, 1, 2, 18, 34]
+    """
+    starts = [end - len(shard) for end, shard in zip(shards.ends, shards.shards, strict=True)]
+    spans = [(start, len(each)) for start, each in zip(starts, shards.shards, strict=True)]
+    spans = [(start, size) for start, size in spans if size]
+    if len(spans) > LOOKED_AT:
+        chosen = [spans[place] for place in _evenly(len(spans), LOOKED_AT)]
+        return [
+            start + place * (size - 1) // (LOOKED_AT - 1)
+            for place, (start, size) in enumerate(chosen)
+        ]
+    found, left = [], LOOKED_AT
+    for done, (start, size) in enumerate(sorted(spans, key=lambda span: span[1])):
+        count = min(size, left // (len(spans) - done))
+        found += [start + row for row in _evenly(size, count)]
+        left -= count
+    return sorted(found)
+
+
+def _evenly(size: int, count: int) -> Sequence[int]:
+    """`count` of the numbers below `size`, the first and the last among them."""
+    return [place * (size - 1) // max(1, count - 1) for place in range(count)]
+
+
+def _read(shards: Shards, limits: Limits) -> Iterator[dict[str, Any]]:
+    """The parts of sampled records that can be read, objects laid flat, without nulls."""
+    numbers = sampled(shards)
+    logger.info(
+        "looked at for fields: %d of %d records, spread over %d shards",
+        len(numbers),
+        len(shards),
+        len(shards.shards),
+    )
+    for index in numbers:
         try:
             raw = shards.read(index)
         except RecordError as error:

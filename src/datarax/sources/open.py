@@ -62,7 +62,7 @@ def open_source(
     Args:
       paths: as of `open_shards`.
       fields: what a record's parts become, or the mapping of it that a TOML file has; `None` infers
-        it from the first records.
+        it from 64 records, spread over the shards.
       limits: on what the parts may ask for; `None` leaves those of `fields`, or the usual ones.
 
     Raises:

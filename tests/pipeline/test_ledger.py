@@ -164,6 +164,22 @@ def test_a_run_stops_at_the_cap_with_a_summary(threads, tmp_path):
     assert read_ledger(path) == [source.fault(i) for i in bad]
 
 
+def test_the_summary_names_what_a_user_can_set():
+    counter = ErrorCounter(ErrorCaps(fraction=0.0))
+    lacks = Fault("a.tar", "k", 3, "caption", "the record lacks txt; it has ['png']")
+    with pytest.raises(TooManyErrors) as caught:
+        counter.add(lacks)
+    assert str(caught.value).splitlines()[1:] == [
+        f"  - {lacks}",
+        'give a field that records may lack (caption) missing = "mask"; mend the data or what its '
+        'fields say (on_error = "raise" stops at the first bad record), or set other error_caps '
+        "(of a run error_fraction, 1 being no cap, and error_run)",
+    ]
+    with pytest.raises(TooManyErrors) as caught:
+        ErrorCounter(ErrorCaps(fraction=0.0)).add(Fault("a.tar", reason="cut"))
+    assert "missing" not in str(caught.value)
+
+
 @pytest.mark.parametrize("wrong", [{"fraction": -0.1}, {"fraction": 1.1}, {"window": 0}])
 def test_caps_out_of_range(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):

@@ -96,8 +96,12 @@ class ErrorCounter:
             self.run = 0
 
     def _summary(self, why: str) -> TooManyErrors:
-        last = "".join(f"\n  {fault}" for fault in self._last)
+        last = "".join(f"\n  - {fault}" for fault in self._last)
+        fields = dict.fromkeys(fault.field for fault in self._last if fault.field)
+        lacking = f'give a field that records may lack ({", ".join(fields)}) missing = "mask"; '
         return TooManyErrors(
             f"{why}; {self.bad} bad of {self.seen} read so far. The last:{last}\n"
-            "check the data and its fields, or set other error_caps"
+            f'{lacking if fields else ""}mend the data or what its fields say (on_error = "raise" '
+            "stops at the first bad record), or set other error_caps (of a run error_fraction, 1 "
+            "being no cap, and error_run)"
         )

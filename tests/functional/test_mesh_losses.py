@@ -14,6 +14,7 @@ from datarax.functional import info_nce, sigmoid_contrastive
 
 WORKER = Path(__file__).with_name("mesh_worker.py")
 MASKS = ["where", "where_a", "where_b"]
+EXTRA = 6  # columns, as the worker makes them
 QUEUE = ["negatives_a", "negatives_b", "negatives_where", "negatives_ids"]
 VARIANTS = {
     "info_nce": {"loss": "info_nce", "arrays": ["where"], "uniform": True},
@@ -22,7 +23,30 @@ VARIANTS = {
     "decoupled": {"loss": "info_nce", "arrays": ["where"], "settings": {"decoupled": True}},
     "one way": {
         "loss": "info_nce",
-        "arrays": ["where", "ids"],
+        "arrays": ["where"],
+        "settings": {"directions": "a_to_b"},
+        "uniform": True,
+    },
+    "unpaired one way": {
+        "loss": "info_nce",
+        "arrays": [*MASKS, "ids"],
+        "settings": {"label_smoothing": 0.1, "directions": "b_to_a"},
+        "uniform": True,
+    },
+    "weighted one way": {
+        "loss": "info_nce",
+        "arrays": ["where"],
+        "settings": {"decoupled": True, "directions": "b_to_a"},
+    },
+    "queue one way": {
+        "loss": "info_nce",
+        "arrays": ["where", "ids", "negatives_b", "negatives_where", "negatives_ids"],
+        "settings": {"label_smoothing": 0.1, "directions": "a_to_b"},
+        "uniform": True,
+    },
+    "queue without ids": {
+        "loss": "info_nce",
+        "arrays": ["where", "ids", "negatives_a"],
         "settings": {"decoupled": True, "directions": "b_to_a"},
     },
     "queue": {
@@ -55,7 +79,20 @@ FEW = {
     "info_nce, shard_map, gather, 4": case("info_nce", "shard_map", "gather", devices=4, rows=16),
     "unpaired, explicit, gather, 2": case("unpaired", "explicit", "gather", devices=2, rows=16),
     "queue, shard_map, ring, 2": case("queue", "shard_map", "ring", devices=2, rows=16),
-    "one way, auto, gather, uneven": case("one way", "auto", "gather", devices=4, rows=13),
+    "one way, auto, gather, 4": case("one way", "auto", "gather", devices=4, rows=16),
+    "one way, explicit, ring, 4": case("one way", "explicit", "ring", devices=4, rows=16),
+    "unpaired one way, auto, gather, uneven": case(
+        "unpaired one way", "auto", "gather", devices=4, rows=13
+    ),
+    "weighted one way, shard_map, gather, 2": case(
+        "weighted one way", "shard_map", "gather", devices=2, rows=16
+    ),
+    "queue one way, shard_map, gather, 4": case(
+        "queue one way", "shard_map", "gather", devices=4, rows=16
+    ),
+    "queue without ids, auto, ring, 2": case(
+        "queue without ids", "auto", "ring", devices=2, rows=16
+    ),
     "sigmoid, explicit, ring, 4": case("sigmoid", "explicit", "ring", devices=4, rows=16),
     "uneven sigmoid, auto, ring, uneven": case(
         "uneven sigmoid", "auto", "ring", devices=2, rows=13
@@ -121,6 +158,9 @@ def test_a_row_without_negatives_has_no_gradient_at_all(few, name):
     [
         ("info_nce, auto, ring, 4", 3, ["collective-permute"]),
         ("info_nce, shard_map, gather, 4", 2, ["all-gather", "reduce-scatter"]),
+        ("one way, explicit, ring, 4", 3, ["collective-permute"]),
+        ("one way, auto, gather, 4", 2, ["all-gather", "reduce-scatter"]),
+        ("queue one way, shard_map, gather, 4", 2, ["all-gather", "reduce-scatter"]),
     ],
 )
 def test_nothing_moves_but_what_must(few, name, units, kinds):
@@ -138,9 +178,19 @@ def test_the_sigmoid_ring_moves_columns_and_their_gradient_once(few):
 
 
 @pytest.mark.xdist_group("mesh losses")
-@pytest.mark.parametrize("name", [n for n in FEW if n.startswith("info_nce") and "alone" not in n])
-def test_a_device_does_its_share_of_the_products(few, name):
-    assert few[name]["share"] == pytest.approx(4)
+@pytest.mark.parametrize(
+    ("name", "share"),
+    [
+        ("info_nce, auto, ring, 4", 4),
+        ("info_nce, shard_map, gather, 4", 4),
+        # 3 as on one device, and 2 in the branch for uneven cotangents; the ring has no branch.
+        ("one way, auto, gather, 4", 3 + 2),
+        ("queue one way, shard_map, gather, 4", (3 + 2) * (16 + EXTRA) / 16),
+        ("one way, explicit, ring, 4", 4),
+    ],
+)
+def test_a_device_does_its_share_of_the_products(few, name, share):
+    assert few[name]["share"] == pytest.approx(share)
 
 
 @pytest.mark.parametrize("loss", [info_nce, sigmoid_contrastive])

@@ -159,6 +159,16 @@ class MeshForm:
         first = rows * lax.axis_index(self.axis).astype(jnp.int32)
         return lax.iota(jnp.int32, rows) + first
 
+    def level(self, g: Array, rows: Array) -> tuple[Array, Array]:
+        """The cotangent of the rows that are there, on all devices, and whether they have but one.
+
+        A constant, as that of `rules.level_of`.
+        """
+        g = lax.stop_gradient(g)
+        top = lax.pmax(jnp.max(g, initial=-jnp.inf, where=rows), self.axis)
+        bottom = lax.pmin(jnp.min(g, initial=jnp.inf, where=rows), self.axis)
+        return jnp.where(bottom > top, 0, top), bottom >= top
+
     def block_rows(self, x: Array, y: Array) -> int:
         """Rows of a block of the logits of x and y."""
         return self.tile or choose_tile(x.shape[0], y.shape[0])

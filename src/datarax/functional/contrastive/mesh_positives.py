@@ -58,10 +58,10 @@ def block_positives(
     x, y = sides
     places = groups.places(ids)
     x_there, y_there = (mask.astype(x.dtype) for mask in there)
-    of_x, of_y = _others(groups, x, y, places=places, own=own)
+    of_x, of_y = others(groups, (x, y), places=places, own=own)
     return Positives(
         jnp.sum(x * of_x, axis=1),
-        _grouped(groups, y_there, places)[groups.own],
+        counts(groups, y_there, places=places),
         jnp.sum(y * of_y, axis=1),
         _picked(_grouped(groups, x_there, groups.own), places),
     )
@@ -79,18 +79,27 @@ def positive_gradients(
     x, y = sides
     q, h = (weight[:, None] for weight in weights)
     places = groups.places(ids)
-    of_x, of_y = _others(groups, x, y, places=places, own=own)
-    more_of_x, more_of_y = _others(groups, q * x, h * y, places=places, own=own)
+    of_x, of_y = others(groups, (x, y), places=places, own=own)
+    more_of_x, more_of_y = others(groups, (q * x, h * y), places=places, own=own)
     return q * of_x + more_of_x, h * of_y + more_of_y
 
 
-def _others(
-    groups: Groups, x: Array, y: Array, *, places: Array, own: Array | None
+def others(
+    groups: Groups, sides: tuple[Array, Array], *, places: Array, own: Array | None
 ) -> tuple[Array, Array]:
-    """For each row the sum of the columns with its id, for each column that of the rows."""
+    """For each row the sum of the columns y in its group, for each column that of the rows x.
+
+    `places` are those of the columns' groups; the column that `own` names is left out of its row.
+    """
+    x, y = sides
     of_x = _grouped(groups, y, places)[groups.own]
     of_y = _picked(_grouped(groups, x, groups.own), places)
     return (of_x, of_y) if own is None else (of_x - y[own], of_y.at[own].add(-x))
+
+
+def counts(groups: Groups, there: Array, *, places: Array) -> Array:
+    """For each row the sum of `there` [m] over the columns in its group."""
+    return _grouped(groups, there, places)[groups.own]
 
 
 def _grouped(groups: Groups, values: Array, places: Array) -> Array:

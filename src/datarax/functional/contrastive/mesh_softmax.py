@@ -8,13 +8,11 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from datarax.functional.checks import accumulation_dtype
+from datarax.functional.checks import accumulation_dtype, common_dtype
 from datarax.functional.contrastive.mesh_devices import Exchange, MeshForm, Spread
-from datarax.functional.contrastive.mesh_logsumexp import Labels, MeshSums, mesh_logsumexp
-from datarax.functional.contrastive.mesh_positives import block_positives, groups_of
-from datarax.functional.contrastive.tiled_logsumexp import row_logsumexp
+from datarax.functional.contrastive.mesh_logsumexp import Labels, mesh_logsumexp
+from datarax.functional.contrastive.mesh_rows import RowForm, RowMarks, mesh_row_losses
 from datarax.functional.contrastive.tiled_softmax import Marks
-from datarax.functional.contrastive.tiles import Tiling
 
 
 class ExtraColumns(NamedTuple):
@@ -33,17 +31,6 @@ class MeshRows(NamedTuple):
     has_a: Array
     has_b: Array
     ids: Array | None
-
-
-class _Side(NamedTuple):
-    """Of the rows of one direction over columns: log-sum-exps, sums of logits, and counts."""
-
-    lse: Array
-    count: Array
-    matched: Array
-    matches: Array
-    total: Array
-    columns: Array
 
 
 class MeshOptions(NamedTuple):
@@ -92,105 +79,94 @@ def _local_losses(
     rows = rows._replace(
         a=jnp.where(rows.has_a[:, None], rows.a, 0), b=jnp.where(rows.has_b[:, None], rows.b, 0)
     )
+    if len(options.directions) > 1 and not any(extra.values()):
+        return _both_ways(form, rows, scale, options=options)
+    turned = rows._replace(a=rows.b, b=rows.a, has_a=rows.has_b, has_b=rows.has_a)
+    sides = {"a_to_b": rows, "b_to_a": turned}
+    losses = [
+        _one_way(form, sides[direction], scale, extra[direction], options=options)
+        for direction in options.directions
+    ]
+    return sum(losses[1:], losses[0]) / len(losses)
+
+
+def _one_way(
+    form: MeshForm,
+    rows: MeshRows,
+    scale: Array,
+    extra: ExtraColumns | None,
+    *,
+    options: MeshOptions,
+) -> Array:
+    """The losses of the rows of a over those of b on all devices, and more columns."""
+    there = rows.has_a & rows.has_b
+    x = jnp.where(there[:, None], rows.a, 0)
+    none = ExtraColumns(rows.b[:0], rows.has_b[:0], None)
+    vectors, more, more_ids = none if extra is None else extra
+    x, y, vectors = common_dtype(x, rows.b, jnp.where(more[:, None], vectors, 0))
+    ids = rows.ids
+    if ids is None or more_ids is None:
+        more_ids = None
+    else:
+        ids, more_ids = _widened(ids, more_ids)
+    marks = RowMarks(there, rows.has_b, more, ids, more_ids)
+    way = RowForm(form, 1 - options.label_smoothing, options.decoupled)
+    losses = mesh_row_losses(way, x, (y, vectors), scale, marks)
+    if options.label_smoothing > 0:
+        wide = accumulation_dtype(x)
+        total, count = _all_columns(form, y, rows.has_b)
+        total = total + jnp.sum(vectors.astype(wide), axis=0)
+        count = count + jnp.sum(more.astype(wide))
+        losses = losses - options.label_smoothing * _mean(x, total, count, scale=scale)
+    return jnp.where(there, losses, 0)
+
+
+def _both_ways(form: MeshForm, rows: MeshRows, scale: Array, *, options: MeshOptions) -> Array:
+    """The mean of both directions, over one matrix of logits."""
     marks = Marks(rows.has_a, rows.has_b)
     if options.decoupled:
         names = form.places(rows.a.shape[0]) if rows.ids is None else rows.ids
         marks = marks._replace(row_labels=names, column_labels=names)
     sums = mesh_logsumexp(form, rows.a, rows.b, scale, Labels(marks, rows.ids))
-    losses = []
-    for direction in options.directions:
-        side = _in_batch(form, rows, sums, scale=scale, direction=direction, options=options)
-        more = extra[direction]
-        if more is not None:
-            pair = (rows.a, rows.b) if direction == "a_to_b" else (rows.b, rows.a)
-            shared = {"scale": scale, "ids": rows.ids, "decoupled": options.decoupled}
-            side = _joined(side, _extra_side(form, pair, more, **shared))
-        losses.append(_losses(side, rows=rows.has_a & rows.has_b, options=options))
-    return sum(losses[1:], losses[0]) / len(losses)
+    found = sums.positives
+    forth = sums.rows, found.row_sums, found.row_counts
+    back = sums.columns, found.column_sums, found.column_counts
+    sides = (forth, rows.a, rows.b, rows.has_b), (back, rows.b, rows.a, rows.has_a)
+    losses = [_losses(form, *side, scale=scale, options=options) for side in sides]
+    return jnp.where(rows.has_a & rows.has_b, (losses[0] + losses[1]) / 2, 0)
 
 
-def _in_batch(
+def _losses(
     form: MeshForm,
-    rows: MeshRows,
-    sums: MeshSums,
+    sums: tuple[Array, Array, Array],
+    x: Array,
+    y: Array,
+    there: Array,
     *,
     scale: Array,
-    direction: str,
     options: MeshOptions,
-) -> _Side:
-    """Of the local rows of a direction over the rows of all devices."""
-    x, y, there, lse = rows.a, rows.b, rows.has_b, sums.rows
-    matched, matches = sums.positives.row_sums, sums.positives.row_counts
-    if direction == "b_to_a":
-        x, y, there, lse = rows.b, rows.a, rows.has_a, sums.columns
-        matched, matches = sums.positives.column_sums, sums.positives.column_counts
-    wide = accumulation_dtype(x)
-    here = lax.psum(jnp.sum(there.astype(wide)), form.axis)
-    columns = jnp.broadcast_to(here, lse.shape)
-    total = jnp.zeros_like(lse)
+) -> Array:
+    """Of rows x over columns y, from log-sum-exps, sums over positives and their numbers."""
+    lse, matched, matches = sums
+    matched = matched / jnp.where(matches > 0, matches, 1)
+    losses = lse - matched
+    total, count = _all_columns(form, y, there)
     if options.label_smoothing > 0:
-        total = _total(x, lax.psum(jnp.sum(y.astype(wide), axis=0), form.axis), scale=scale)
-    count = columns - matches if options.decoupled else columns
-    return _Side(lse, count, matched, matches, total, columns)
-
-
-def _total(x: Array, column: Array, *, scale: Array) -> Array:
-    """The sums of the logits of rows with columns whose vectors sum to `column`."""
-    return scale * jnp.sum(x.astype(column.dtype) * column[None, :], axis=1)
-
-
-def _losses(side: _Side, *, rows: Array, options: MeshOptions) -> Array:
-    matched = side.matched / jnp.where(side.matches > 0, side.matches, 1)
-    losses = side.lse - matched
-    if options.label_smoothing > 0:
-        everything = side.total / jnp.where(side.columns > 0, side.columns, 1)
+        everything = _mean(x, total, count, scale=scale)
         losses = losses + options.label_smoothing * (matched - everything)
-    if options.decoupled:
-        rows = rows & (side.count > 0)
-    return jnp.where(rows, losses, 0)
+    return jnp.where(count > matches, losses, 0) if options.decoupled else losses
 
 
-def _extra_side(
-    form: MeshForm,
-    sides: tuple[Array, Array],
-    extra: ExtraColumns,
-    *,
-    scale: Array,
-    ids: Array | None,
-    decoupled: bool,
-) -> _Side:
-    """Of the local rows over columns that every device holds, by the rule of one device."""
-    x, own = sides
-    wide = accumulation_dtype(x)
-    n = x.shape[0]
-    vectors = jnp.where(extra.there[:, None], extra.vectors, 0)
-    # `row_logsumexp` wants the rows' own columns first: here they do not count.
-    columns = jnp.concatenate([jnp.zeros_like(extra.there, shape=(n,)), extra.there])
-    marks = Marks(columns=columns)
-    matched = matches = jnp.zeros_like(x, shape=(n,), dtype=wide)
-    if ids is not None and extra.ids is not None:
-        ids, others = _widened(ids, extra.ids)
-        groups = groups_of(ids)
-        pair = x.astype(wide), vectors.astype(wide)
-        there = jnp.ones_like(ids, dtype=bool), extra.there
-        found = block_positives(groups, pair, there=there, ids=others)
-        matched, matches = scale * found.row_sums, lax.stop_gradient(found.row_counts)
-        if decoupled:
-            marks = marks._replace(row_labels=ids, column_labels=jnp.concatenate([ids, others]))
-    y = jnp.concatenate([own, vectors.astype(own.dtype)])
-    tiling = Tiling(form.tile or form.block_rows(x, y), form.operands)
-    sums = row_logsumexp(tiling, x, y, scale, marks)
-    here = jnp.broadcast_to(jnp.sum(extra.there.astype(wide)), (n,))
-    total = _total(x, jnp.sum(vectors.astype(wide), axis=0), scale=scale)
-    count = here - matches if decoupled else here
-    return _Side(sums.rows, count, matched, matches, total, here)
+def _all_columns(form: MeshForm, y: Array, there: Array) -> tuple[Array, Array]:
+    """The sum [d] and the number of the columns of all devices."""
+    wide = accumulation_dtype(y)
+    return lax.psum((jnp.sum(y.astype(wide), axis=0), jnp.sum(there.astype(wide))), form.axis)
 
 
-def _joined(one: _Side, other: _Side) -> _Side:
-    """Over the columns of both; a log-sum-exp of nothing is 0, and does not count."""
-    lse = jnp.where(other.count > 0, jnp.logaddexp(one.lse, other.lse), one.lse)
-    lse = jnp.where(one.count > 0, lse, other.lse)
-    return jax.tree.map(jnp.add, one._replace(lse=lse), other._replace(lse=jnp.zeros_like(lse)))
+def _mean(x: Array, total: Array, count: Array, *, scale: Array) -> Array:
+    """The mean logit of each row with columns whose vectors sum to `total`."""
+    sums = jnp.sum(x.astype(total.dtype) * total[None, :], axis=1)
+    return scale * sums / jnp.maximum(count, 1)
 
 
 def _widened(ids: Array, others: Array) -> tuple[Array, Array]:

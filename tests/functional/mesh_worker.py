@@ -1,7 +1,7 @@
 """Losses on 8 virtual devices beside one device in float64; run as a process of its own.
 
 python mesh_worker.py CASES OUT, both JSON. A case is a dict: loss, options, how, devices, rows; the
-first `kept` rows are there, where it says how many.
+first `kept` rows are there, where it says how many. A `second` one differentiates a gradient.
 """
 
 import json
@@ -68,6 +68,12 @@ def objective(loss, options, place):
         found = place(loss, (a, b), line, {**negatives, **others})
         return jnp.sum(found * weights), found
 
+    def slope(a, b, *others):
+        of_a, of_b = jax.grad(lambda *sides: run(*sides, *others)[0], (0, 1))(a, b)
+        return jnp.sum(of_a * b) + jnp.sum(jnp.sin(of_b))
+
+    if options.get("second"):
+        return jax.jit(jax.value_and_grad(slope, (0, 1, 2, 6)))
     return jax.jit(jax.value_and_grad(run, (0, 1, 2, 3, 4), has_aux=True))
 
 

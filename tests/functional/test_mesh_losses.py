@@ -65,6 +65,23 @@ VARIANTS = {
     "uneven sigmoid": {"loss": "sigmoid", "arrays": ["where", "ids"], "bias": "relative_bias"},
     "targets": {"loss": "sigmoid", "arrays": ["where", "targets"]},
 }
+SECOND = {
+    f"{name}, {form}": {
+        "loss": name.replace("one way", "info_nce"),
+        "uniform": True,
+        "second": True,
+        "settings": options,
+    }
+    | {"how": "auto", "devices": 2, "rows": 8, "over": {"collective": form, "tile": 2}}
+    for name, form, options in (
+        ("info_nce", "gather", {}),
+        ("info_nce", "ring", {}),
+        ("one way", "gather", {"directions": "a_to_b"}),
+        ("one way", "ring", {"directions": "b_to_a"}),
+        ("sigmoid", "gather", {}),
+        ("sigmoid", "ring", {}),
+    )
+}
 ALONE = ("info_nce", "sigmoid", "ids", "unpaired")  # each device with its own negatives only
 
 
@@ -136,13 +153,19 @@ def outcomes(cases, folder):
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory):
-    return outcomes(FEW, tmp_path_factory.mktemp("mesh"))
+    return outcomes(FEW | SECOND, tmp_path_factory.mktemp("mesh"))
 
 
 @pytest.mark.xdist_group("mesh losses")
 @pytest.mark.parametrize("name", FEW)
 def test_losses_and_gradients_are_those_of_one_device(few, name):
     assert max(few[name]["errors"]) < 1e-6, few[name]["errors"]
+
+
+@pytest.mark.xdist_group("mesh losses")
+@pytest.mark.parametrize("name", SECOND)
+def test_a_gradient_has_the_derivatives_of_one_device_in_rows_scale_and_weights(few, name):
+    assert max(few[name]["errors"]) < 3e-6, few[name]["errors"]
 
 
 @pytest.mark.xdist_group("mesh losses")

@@ -16,6 +16,7 @@ from jaxtyping import Array
 
 from datarax.functional.contrastive.marks import Marks
 from datarax.functional.contrastive.mesh_devices import Exchange, MeshForm, Spread
+from datarax.functional.contrastive.rules import slope_alone
 from datarax.functional.contrastive.tiled_sigmoid import (
     Line,
     Sums,
@@ -124,9 +125,13 @@ def _forward(form: MeshForm, x: Array, y: Array, line: Line, marks: Marks) -> tu
 def _backward(form: MeshForm, residuals: Any, g: Array) -> tuple:
     x, y, line, marks, sums, of_x, of_y = residuals
     xs, ys = (narrowed(v, form.operands) for v in (x, y))
-    level, equal = _level(form, g, marks.rows)
-    again = partial(_columns_again, form, xs, ys, line=line, marks=marks, weights=g)
-    d_y = lax.cond(equal, lambda: level * of_y, again)
+    level, equal = form.level(g, marks.rows)
+    again, given = partial(_columns_again, form), (xs, ys, line, marks)
+    d_y = lax.cond(
+        equal,
+        lambda: level * of_y + slope_alone(again, g, given),
+        lambda: again(g, given),
+    )
     places = lax.iota(jnp.int32, x.shape[0])
     own = g * own_slopes(sums.own, marks=marks._replace(own=places))
     d_x = g[:, None] * of_x + own[:, None] * ys.astype(g.dtype)
@@ -139,13 +144,13 @@ def _backward(form: MeshForm, residuals: Any, g: Array) -> tuple:
 mesh_sigmoid_rows.defvjp(_forward, _backward)
 
 
-def _columns_again(
-    form: MeshForm, x: Array, y: Array, *, line: Line, marks: Marks, weights: Array
-) -> Array:
+def _columns_again(form: MeshForm, g: Array, given: tuple) -> Array:
+    x, y, line, marks = given
+
     def block(guest: Guest, own: Array | None) -> tuple[tuple, Array]:
         marked = _with_columns(marks, guest, own)
         tile = form.block_rows(x, guest[0])
-        options = {"line": line, "marks": marked, "weights": weights, "tile": tile}
+        options = {"line": line, "marks": marked, "weights": g, "tile": tile}
         return (), sigmoid_column_gradients(x, guest[0], **options)
 
     return _exchanged(form, block, (y, marks.columns, marks.column_labels))[1]
@@ -180,13 +185,6 @@ def _like(whole: Any, part: Any) -> Any:
         return part
     sums, of_x = part
     return sums._replace(own=jnp.zeros_like(sums.losses)), of_x
-
-
-def _level(form: MeshForm, g: Array, rows: Array) -> tuple[Array, Array]:
-    """The cotangent of the rows that are there, on all devices, and whether they have but one."""
-    top = lax.pmax(jnp.max(g, initial=-jnp.inf, where=rows), form.axis)
-    bottom = lax.pmin(jnp.min(g, initial=jnp.inf, where=rows), form.axis)
-    return jnp.where(bottom > top, 0, top), bottom >= top
 
 
 def _with_columns(marks: Marks, guest: Guest, own: Array | None) -> Marks:

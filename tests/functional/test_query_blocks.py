@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from datarax.functional import dot_product_attention
-from datarax.functional.attention.cudnn import fits_cudnn, has_cudnn
 from datarax.functional.attention.query_blocks import choose_chunk
 
 bare = inspect.unwrap(dot_product_attention)
@@ -181,34 +180,3 @@ def test_refuses_a_chunk(options):
     (q, k, v, _), _ = arrays(jnp.float32)
     with pytest.raises(ValueError, match=r"chunk must be at least 1 query, .*got chunk=-?\d"):
         bare(q, k, v, **options)
-
-
-def struct(*shape, dtype=jnp.bfloat16):
-    return jax.ShapeDtypeStruct(shape, dtype)
-
-
-@pytest.mark.parametrize(
-    ("fits", "shapes", "options"),
-    [
-        (True, [(2, 16, 8, 64), (2, 32, 8, 64), (2, 32, 8, 64)], {}),
-        (True, [(16, 8, 128), (32, 2, 128), (32, 2, 128)], {"masked": True}),
-        (True, [(15, 8, 64), (32, 8, 64), (32, 8, 64)], {}),
-        (False, [(15, 8, 64), (32, 8, 64), (32, 8, 64)], {"masked": True}),
-        (False, [(16, 8, 64), (31, 8, 64), (31, 8, 64)], {"masked": True}),
-        (False, [(16, 8, 60), (32, 8, 60), (32, 8, 60)], {}),
-        (False, [(16, 8, 136), (32, 8, 136), (32, 8, 136)], {}),
-        (False, [(16, 8, 64), (32, 8, 64), (32, 8, 32)], {}),
-        (False, [(16, 8, 64), (0, 8, 64), (0, 8, 64)], {}),
-    ],
-)
-def test_the_rule_of_cudnn(fits, shapes, options):
-    for dtype in (jnp.bfloat16, jnp.float16):
-        assert fits_cudnn(*(struct(*x, dtype=dtype) for x in shapes), **options) == fits
-    assert not fits_cudnn(*(struct(*x, dtype=jnp.float32) for x in shapes), **options)
-    dtypes = [jnp.bfloat16, jnp.bfloat16, jnp.float16]
-    mixed = [struct(*x, dtype=y) for x, y in zip(shapes, dtypes, strict=True)]
-    assert not fits_cudnn(*mixed, **options)
-
-
-def test_there_is_no_cudnn_on_the_cpu():
-    assert has_cudnn() == (jax.default_backend() == "gpu")

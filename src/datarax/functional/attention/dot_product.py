@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Num
 
-from datarax.functional.attention.cudnn import cudnn_attention, fits_cudnn, has_cudnn
+from datarax.functional.attention.cudnn import cudnn_attention, fits_cudnn, local_cudnn
 from datarax.functional.attention.query_blocks import (
     Context,
     Queries,
@@ -88,8 +88,9 @@ def dot_product_attention(
       dropout: probability in [0, 1) that a weight is dropped; the others are divided by 1 minus it.
       rng_key: draws the dropout of each query by its place; `None` turns it off.
       chunk: at most so many queries at once, their weights computed again in the backward pass: the
-        memory is chunk * s numbers a head, not t * s. `None`: as many as suit the shapes. At
-        least t: all at once, which forward mode needs.
+        memory is chunk * s numbers a head, not t * s. `None`: as many as suit the shapes, or
+        cuDNN where it is known to take them, which has no second derivative. At least t: all at
+        once, which forward mode needs.
       return_weights: return the weights as well, as they are before dropout; all at once.
 
     Returns:
@@ -126,15 +127,16 @@ def dot_product_attention(
     if keep is not None:
         query, key, value = _without_unseen(query, key, value, keep)
     drawn = None if dropout == 0 else rng_key
-    free = bias is None and drawn is None and chunk is None and not return_weights
-    if free and has_cudnn() and fits_cudnn(query, key, value, masked=keep is not None):
+    cudnn = local_cudnn() if drawn is None and chunk is None and not return_weights else None
+    if fits_cudnn(query, key, value, cudnn=cudnn, masked=keep is not None, bias=bias):
         return lax.platform_dependent(
             query,
             key,
             value,
             keep,
+            bias,
             cuda=partial(cudnn_attention, scale=weighing.scale),
-            default=lambda q, k, v, keep: _by_heads(q, k, v, _Options(keep, None, weighing))[0],
+            default=lambda q, k, v, *rest: _by_heads(q, k, v, _Options(*rest, weighing))[0],
         )
     options = _Options(keep, bias, weighing, drawn, chunk, return_weights)
     output, weights = _by_heads(query, key, value, options)

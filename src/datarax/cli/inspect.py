@@ -41,18 +41,14 @@ def inspect(
         raise ValueError(f"{config} has neither a table [fields] nor [limits]")
 
     from datarax.inspection import as_text, survey, write_html
-    from datarax.pipeline.ledger import read_ledger
     from datarax.sources.open import open_source
-    from datarax.sources.subset import rows_of_faults
     from datarax.train.config import TrainConfig
+    from datarax.train.ledger_rows import listed_rows
     from datarax.train.towers import fields_of, limits_of
 
     chosen = TrainConfig(data=paths[0], **settings)
-    listed = None if ledger is None else read_ledger(ledger)
     source = open_source(paths, fields=fields_of(chosen), limits=limits_of(chosen))
-    rows = None if listed is None else rows_of_faults(source, listed)
-    if rows is not None and not rows:
-        raise ValueError(f"{ledger} lists no record of {' '.join(paths)}: are they named as then?")
+    rows = None if ledger is None else listed_rows(source, ledger)
     found = survey(source, limit=limit, rows=rows, threads=threads)
     typer.echo(as_text(found))
     if html is not None:

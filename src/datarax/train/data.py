@@ -5,12 +5,12 @@ import json
 from collections.abc import Sequence
 
 from datarax.core.data_source import DataSourceModule
-from datarax.pipeline.ledger import read_ledger
 from datarax.sources.glyphs import GlyphsSource, Split
 from datarax.sources.open import open_source
 from datarax.sources.sharded import ShardedSource
-from datarax.sources.subset import SplitRows, SubsetSource, rows_of_faults
+from datarax.sources.subset import SplitRows, SubsetSource
 from datarax.train.config import GLYPHS, TrainConfig
+from datarax.train.ledger_rows import listed_rows
 from datarax.train.settings import suggestion
 from datarax.train.towers import fields_of, fit_towers, limits_of
 
@@ -73,10 +73,7 @@ def open_split(config: TrainConfig, split: Split) -> DataSourceModule:
 
 def _own_rows(config: TrainConfig, source: ShardedSource, split: Split) -> Sequence[int]:
     if split == "train" and config.ledger is not None:
-        rows = rows_of_faults(source, read_ledger(config.ledger))
-        if not rows:
-            raise ValueError(f"{config.ledger} lists no record of {config.data}")
-        return rows
+        return listed_rows(source, config.ledger)
     if split == "train" and config.validation and config.test:
         return range(len(source))
     if split == "all":

@@ -17,6 +17,7 @@ from datarax.sources.tar import TarShard
 from datarax.sources.tar_bytes import open_bytes
 from datarax.sources.tar_index import FLAWS, check_index, index_tar
 from datarax.sources.tar_index_file import (
+    DTYPES,
     MAGIC,
     decode_index,
     encode_index,
@@ -68,6 +69,32 @@ def test_an_index_is_the_same_after_it_was_kept():
     empty = index_of(bytes(1024))
     data = encode_index(empty, size=1024, version="")
     assert equal(decode_index(data, size=1024, version=""), empty)
+
+
+@pytest.mark.parametrize("version", ["7" * length for length in range(1, 10)])
+def test_arrays_are_aligned_and_native_wherever_their_bytes_lie_in_the_file(path, version):
+    """A view of unaligned bytes has a buffer of format `=q`, which memoryview cannot index."""
+    made = decode_index(encode_index(INDEX, size=SIZE, version=version), size=SIZE, version=version)
+    arrays = {name: x for name, x in vars(made).items() if isinstance(x, np.ndarray)}
+    assert arrays.keys() == DTYPES.keys()
+    for name, each in arrays.items():
+        told = (each.flags.aligned, each.dtype.isnative, each.flags.owndata)
+        assert told == (True, True, True), name
+        assert memoryview(each).tolist() == vars(INDEX)[name].tolist()
+
+
+def test_tars_are_read_by_an_index_whose_head_has_any_length(tmp_path):
+    for length in range(8):
+        data = tar_bytes([(f"{n}.{'x' * (length + 1)}", bytes([n])) for n in range(3)])
+        made = write_old(tmp_path / f"{length}.tar", data)
+        for _ in range(2):  # without the file of the index, and with it
+            shard = TarShard(made)
+            assert [[*shard.read(n).parts.values()] for n in range(3)] == [
+                [b"\0"],
+                [b"\1"],
+                [b"\2"],
+            ]
+        assert beside(made).exists()
 
 
 def test_an_index_of_another_version_is_refused():

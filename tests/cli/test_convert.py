@@ -1,10 +1,12 @@
 """`datarax convert` as a user types it."""
 
+import pytest
 import typer
 from conversion_samples import members, tar_file
 from typer.testing import CliRunner
 
 from datarax.cli.convert import convert
+from datarax.cli.errors import user_message
 
 app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command()(convert)
@@ -33,6 +35,20 @@ def test_convert_takes_shards_that_a_shell_has_listed_in_their_order(tmp_path):
     assert result.stdout == f"2 records in 1 shard in {tmp_path / 'out'}\n"
     made = members(tmp_path / "out" / "data-000000.tar")
     assert made == [("b.txt", b"1"), ("a.txt", b"1")]
+
+
+@pytest.mark.parametrize("name", ["out1.parquet", "a.arrow", "b.TAR.GZ", "c.jsonl"])
+def test_convert_makes_no_directory_that_is_called_like_a_shard(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tar_file(tmp_path / "a.tar", [("a", {"txt": b"1"})])
+    result = CliRunner().invoke(app, ["a.tar", name])
+    stem = name.split(".", 1)[0]
+    made = {"out1": "parquet", "a": "arrow"}.get(stem, "tar")
+    said = f"`datarax convert a.tar {stem} --format {made}` makes {stem}/data-000000.{made}"
+    assert said in user_message(result.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tar"]
+    (tmp_path / name).mkdir()  # one that is there is meant
+    assert CliRunner().invoke(app, ["a.tar", name]).exit_code == 0
 
 
 def test_convert_writes_to_no_url(tmp_path, monkeypatch):

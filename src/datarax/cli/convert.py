@@ -1,8 +1,14 @@
 """`datarax convert`: shards of one format from shards of another."""
 
+import shlex
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from datarax.train.config import SHARD_SUFFIXES
+
+_FORMATS = {".tar": "tar", ".parquet": "parquet", ".arrow": "arrow", ".arrayrecord": "arrayrecord"}
 
 
 def convert(
@@ -30,8 +36,24 @@ def convert(
     Interrupted, it goes on when called again; what is there already is not made again. Records that
     cannot be read are left out and listed in DST/quarantine.jsonl.
     """
+    _check_directory(out, format=format, given=source)
+
     from datarax.conversion import convert_shards
 
     typer.echo(
         convert_shards(source, out, format=format, shard_records=shard_records, overwrite=overwrite)
+    )
+
+
+def _check_directory(out: str, *, format: str, given: list[str]) -> None:
+    """Refuse what would be a directory that is called like a shard."""
+    suffix = next((x for x in SHARD_SUFFIXES if out.lower().endswith(x)), None)
+    if suffix is None or "://" in out or Path(out).is_dir():
+        return
+    made = _FORMATS.get(suffix, format)
+    folder = out[: -len(suffix)]
+    line = shlex.join(["datarax", "convert", *given, folder, "--format", made])
+    raise ValueError(
+        f"{out}: DST is a directory, and this is called like a file; `{line}` makes "
+        f"{folder}/data-000000.{made} and so on"
     )

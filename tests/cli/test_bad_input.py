@@ -37,6 +37,9 @@ def place(tmp_path):
     (tmp_path / "other" / "config.toml").write_text("title = 'something else'")
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("not a picture")
+    (tmp_path / "runs" / "run").mkdir(parents=True)
+    (tmp_path / "runs" / "run" / "config.toml").write_text(CONFIG)
+    (tmp_path / "run.toml").write_text("seed = 7\n")
     (tmp_path / "misspelt.toml").write_text("epoch = 3\n")
     (tmp_path / "typed.toml").write_text('epochs = "3"\n')
     (tmp_path / "ranged.toml").write_text("modality_dropout = 1.5\n")
@@ -60,7 +63,6 @@ BAD = {
     "option": (("train", "glyphs", "--ouy", "x"), "no such option '--ouy': did you mean '--out'?"),
     "global option": (("--versoin",), "did you mean '--version'?"),
     "no argument": (("train", "--out", "new"), "missing argument 'DATA_OR_TOML'"),
-    "no option": (("train", "glyphs"), "missing option '--out'"),
     "no value": (("train", "glyphs", "--out"), "option '--out' requires an argument"),
     "extra": (("report", "run", "run"), "unexpected extra argument"),
     "top": (("search", "run", "a", "--top", "0"), "invalid value for '--top'"),
@@ -103,9 +105,13 @@ BAD = {
         "expected a .toml",
     ),
     "embed glyphs": (("embed", "run", "empty", "new"), "glyphs, which has no shards"),
+    "two data": (("train", "a.tar", "glyphs", "--out", "new"), "glyphs: one of several places"),
+    "no --config": (("train", "a.tar", "typed.toml", "--out", "new"), "typed.toml: one of several"),
+    "twice": (("train", "a.tar", "a.tar", "--out", "new"), "expected different shards"),
     "text as data": (("train", "notes.txt", "--out", "new"), "expected a data set (glyphs)"),
     # where a run goes
     "in use": (("train", "glyphs", "--out", "run"), "run is not empty: give --resume, --overwrite"),
+    "default in use": (("train", "run.toml"), "runs/run is not empty: give --resume, --overwrite"),
     "overwrite no run": (
         ("train", "glyphs", "--out", ".", "--overwrite"),
         "is not a run directory: it has no config.toml",

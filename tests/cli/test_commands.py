@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from datarax.cli import main
+from datarax.cli.run_directory import default_out
 from datarax.sources.glyph_drawing import draw_all
 
 SMALL = [
@@ -59,6 +61,43 @@ def test_training_prints_the_table_and_where_the_report_is(tmp_path, capsys):
     assert len({row.rindex(".") for row in (rows[0], rows[4])}) == 1
     assert report == f"report: {out}/report.html"
     assert printed.err == ""
+
+
+def test_without_out_the_run_goes_where_it_says(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "glyphs", *SMALL]) == 0
+    first, *_, report = capsys.readouterr().out.splitlines()
+    assert first == "run: runs/glyphs"
+    assert report == "report: runs/glyphs/report.html"
+    before = files(tmp_path)
+    assert main(["train", "glyphs", *SMALL]) == 2
+    assert "runs/glyphs is not empty: give --resume, --ov" in capsys.readouterr().err
+    assert main(["train", "glyphs", "--resume"]) == 0
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("places", "name"),
+    [
+        (["data/cats"], "cats"),
+        (["data/cats/"], "cats"),
+        (["data/cats/*.tar"], "cats"),
+        (["data/cats-{000..012}.tar.gz"], "cats"),
+        (["s3://data/cats/{000..012}.tar"], "cats"),
+        (["cats.toml"], "cats"),
+        (["data/[my] cats.tar"], "data"),
+        (["data/my cats.tar"], "my-cats"),
+        (["cats/0.tar", "cats/1.tar"], "cats"),
+        (["a/cats.tar", "b/dogs.tar"], "cats"),
+        (["."], "here"),
+        (["*.tar"], "here"),
+        (["0.tar", "1.tar"], "here"),
+    ],
+)
+def test_where_a_run_goes_without_out(places, name, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert default_out(places) == Path("runs", name)
 
 
 def test_evaluate_prints_what_training_wrote(run, capsys):

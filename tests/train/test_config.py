@@ -27,6 +27,7 @@ class Every:
     label: str = setting("plain", help="a text")
     table: Mapping[str, Any] | None = setting(None, help="a table")
     kind: str = setting("red", choices=("red", "green"), help="a choice")
+    places: str | tuple[str, ...] | None = setting(None, help="one or several")
     sizes: tuple[int, ...] = setting((1, 2), at_most=9, help="a list of numbers")
     limit: float | None = setting(None, at_least=0, help="may be absent")
 
@@ -46,10 +47,12 @@ def write(tmp_path, text):
         Every(),
         Every(flag=True, count=10**18, share=1e-9, sizes=(), limit=0.1 + 0.2),
         Every(label='"quoted" \\ back\nline\ttab \x7f \x01 é ά 🐦 # no comment'),
+        Every(places=("a b", "c,d")),
+        Every(places="a,b"),
         Every(kind="green", sizes=(-(2**63), 9), limit=1e308),
         Every(table={"a b": {"from": ["x", "y.z"], "n": 1.5, "on": True, "deep": {}}, "c": []}),
     ],
-    ids=["defaults", "numbers", "text", "lists", "tables"],
+    ids=["defaults", "numbers", "text", "several", "one", "lists", "tables"],
 )
 def test_toml_round_trip(config):
     assert Every(**settings_from(tomllib.loads(to_toml(config)), Every)) == config
@@ -108,6 +111,18 @@ def test_bad_file_says_what_and_where(tmp_path, text, said):
     with pytest.raises(ValueError, match=re.escape(said)) as caught:
         load_config(path)
     assert str(caught.value).startswith(str(path))
+
+
+def test_several_places_of_data(tmp_path):
+    path = write(tmp_path, "data = ['a.tar', 'b.tar']\n")
+    config = load_config(path)
+    assert config.data == ("a.tar", "b.tar")
+    assert load_config(["a.tar", "b.tar"]) == config
+    assert load_config(write(tmp_path, dump_config(config))) == config
+    assert load_config(["c.tar", "d.tar"], file=path).place == "c.tar, d.tar"
+    for wrong in ("[]", "['glyphs', 'a.tar']", "['a.tar', 'a.tar']", "['a.tar', 1]"):
+        with pytest.raises(ValueError, match="data: expected"):
+            load_config(write(tmp_path, f"data = {wrong}\n"))
 
 
 def test_unknown_data_set_lists_the_choices(tmp_path):

@@ -129,6 +129,14 @@ def test_killed_and_called_again_it_is_byte_for_byte_the_same(run, data, whole, 
     assert {p.name for p in out.iterdir()} == {p.name for p in whole.iterdir()}
 
 
+def test_the_command_takes_shards_that_a_shell_has_listed(run, data, whole, tmp_path):
+    listed = [str(data / f"data-{n}.tar") for n in (0, 3)]
+    assert main(["embed", str(run.path), *listed, str(tmp_path / "out")]) == 0
+    assert list(files(tmp_path / "out").values()) == [
+        files(whole)[f"part-0000{n}.parquet"] for n in (0, 3)
+    ]
+
+
 def test_the_command_goes_on_and_refuses_another_place(run, data, whole, place, tmp_path, capfd):
     assert main(["embed", str(run.path), str(data), str(whole)]) == 0
     out, _ = capfd.readouterr()

@@ -234,6 +234,25 @@ def test_too_many_bad_records_stop_it_with_a_summary(tmp_path, capfd):
     assert (run / "quarantine.jsonl").read_text().count("\n") >= 20
 
 
+def test_the_issue_s_own_line_and_what_a_shell_has_listed(tmp_path, monkeypatch, capfd):
+    folder = write_tars(tmp_path / "tars", [20, 20])
+    monkeypatch.chdir(tmp_path)
+    write_config(tmp_path / "c.toml", more="")
+    sets = ["--set", "epochs=1", "--set", "batch_size=8", "--set", "held_out=4"]
+    line = ["train", *map(str, sorted(folder.glob("*.tar"))), "--config", "c.toml"]
+    assert main([*line, *sets]) == 0
+    assert "run: runs/tars\n" in capfd.readouterr().out
+    assert main([*line, "--resume"]) == 0
+    run = load_run("runs/tars")
+    assert run.config.data == tuple(str(folder / f"data-{n}.tar") for n in range(2))
+    assert len(run.source("all")) == 40
+    other = with_fields(dataclasses.replace(run.config, data=str(folder)))
+    assert [e.metadata for e in open_split(other, "train")] == [
+        e.metadata for e in run.source("train")
+    ]
+    assert "tars/data-0.tar, " in (run.path / "report.html").read_text()
+
+
 def write_config(path, text="txt", image="png", missing="error", more=""):
     path.write_text(
         f'[fields]\nimage = {{from = "{image}", decode = "image", size = [8, 8]}}\n'

@@ -8,7 +8,7 @@ import typer
 
 from datarax.cli.convert import convert
 from datarax.cli.inspect import inspect
-from datarax.cli.run_directory import check_out, check_resumed, check_run
+from datarax.cli.run_directory import check_out, check_resumed, check_run, default_out
 from datarax.train.config import GLYPHS, SPLITS, TrainConfig, load_config, merged_settings
 from datarax.train.settings import parse_assignment, suggestion
 
@@ -60,14 +60,19 @@ def _settings_help() -> str:
 @app.command(epilog=_settings_help())
 def train(
     data: Annotated[
-        str,
+        list[str],
         typer.Argument(
             metavar="DATA_OR_TOML",
-            help="`glyphs`; shards: a file, a directory, a glob or a range; or a TOML file.",
+            help="`glyphs`; shards: files, directories, globs or ranges; or a TOML file.",
         ),
     ],
     *,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the run is written.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Where the run is written.  [default: runs/NAME, of the data]"
+        ),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(metavar="TOML", help="A file of settings for DATA.")
     ] = None,
@@ -88,20 +93,25 @@ def train(
     """Train on a data set or on shards, evaluate, and write a report."""
     assignments = [*(assignments or []), *([] if seed is None else [f"seed={seed}"])]
     overrides = _overrides(assignments)
-    chosen = load_config(data, overrides, file=config)
-    check_out(out, resume=resume, overwrite=overwrite)
+    source = data[0] if len(data) == 1 else data
+    chosen = load_config(source, overrides, file=config)
+    place = default_out(data) if out is None else out
+    check_out(place, resume=resume, overwrite=overwrite)
     if resume:
-        chosen = check_resumed(merged_settings(data, overrides, file=config), out)
+        chosen = check_resumed(merged_settings(source, overrides, file=config), place)
 
     from datarax.cli.table import result_table
     from datarax.train import train as train_run
     from datarax.train.report import write_report
 
+    if out is None:
+        typer.echo(f"run: {place}")
+    flags = {"resume": resume, "overwrite": overwrite}
     told = None if chosen.data == GLYPHS else typer.echo
     try:
-        run = train_run(chosen, out, resume=resume, overwrite=overwrite, threads=threads, told=told)
+        run = train_run(chosen, place, **flags, threads=threads, told=told)
     except KeyboardInterrupt:
-        again = _again(data, out, config)
+        again = _again(data, place, config)
         typer.echo(f"datarax: interrupted; go on with {again}", err=True)
         raise typer.Exit(130) from None
     path = write_report(run)
@@ -150,7 +160,7 @@ def search(
     debug: Debug = False,
 ) -> None:
     """Find characters, or the records of shards, by a description or a picture."""
-    query = _query(text, image, data=check_run(run).data)
+    query = _query(text, image, data=check_run(run).place)
 
     from datarax.cli.table import hit_table
     from datarax.train import load_run
@@ -166,7 +176,8 @@ def search(
 def embed(
     run: Run,
     data: Annotated[
-        str, typer.Argument(metavar="DATA", help="Shards: a file, a directory, a glob or a range.")
+        list[str],
+        typer.Argument(metavar="DATA", help="Shards: files, directories, globs or ranges."),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A directory for Parquet files.")],
     *,
@@ -233,8 +244,8 @@ def _query(text: str | None, image: Path | None, *, data: str) -> dict[str, Any]
     return {"text": text}
 
 
-def _again(data: str, out: Path, config: Path | None) -> str:
+def _again(data: list[str], out: Path, config: Path | None) -> str:
     import shlex
 
     file = [] if config is None else ["--config", str(config)]
-    return f"`{shlex.join(['datarax', 'train', data, *file, '--out', str(out), '--resume'])}`"
+    return f"`{shlex.join(['datarax', 'train', *data, *file, '--out', str(out), '--resume'])}`"

@@ -2,11 +2,12 @@
 
 import errno
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datarax.train.config import CONFIG_FILE, TrainConfig, load_config
+from datarax.train.config import CONFIG_FILE, SHARD_SUFFIXES, TrainConfig, load_config
 from datarax.train.run_directory import MADE_LATER
 
 
@@ -25,6 +26,27 @@ def check_run(path: Path) -> TrainConfig:
             f"`datarax train glyphs --out DIR` makes one"
         )
     return load_config(path / CONFIG_FILE)
+
+
+def default_out(places: Sequence[str]) -> Path:
+    """Where a run on some data goes if that is not said: `runs/`, and what the data are called.
+
+    Several are called like the folder that they are in.
+
+    Example:
+      >>> [str(default_out([x])) for x in ("glyphs", "big/cats.tar", "s3://x/cats-{000..012}.tar")]
+      ['runs/glyphs', 'runs/cats', 'runs/cats']
+    """
+    first = places[0]
+    if len(places) > 1 and len({os.path.dirname(place) for place in places}) == 1:
+        first = os.path.dirname(first)
+    whole = first if "://" in first else os.path.abspath(first)
+    for part in reversed(whole.split("/")):
+        suffix = next((x for x in (".toml", *SHARD_SUFFIXES) if part.lower().endswith(x)), "")
+        name = re.split(r"[*?{\[]", part.removesuffix(part[len(part) - len(suffix) :]))[0]
+        if name := re.sub(r"[^\w.-]+", "-", name).strip("-_."):
+            return Path("runs", name)
+    return Path("runs", "data")
 
 
 def check_out(path: Path, *, resume: bool, overwrite: bool) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,13 +66,14 @@ class TrainConfig:
       ValueError: naming a field of the wrong type or out of range.
     """
 
-    data: str = setting(
-        GLYPHS, help="`glyphs`, or shards: a file, a directory, a glob or a range {000..012}"
+    data: str | tuple[str, ...] = setting(
+        GLYPHS,
+        help="`glyphs`, or shards: a file, a directory, a glob or a range {000..012}, or several",
     )
-    validation: str | None = setting(
+    validation: str | tuple[str, ...] | None = setting(
         None, help="other shards to validate on; else one of each `held_out` records of `data`"
     )
-    test: str | None = setting(
+    test: str | tuple[str, ...] | None = setting(
         None, help="other shards to test on; else another one of each `held_out` records of `data`"
     )
     held_out: int = setting(
@@ -159,6 +160,11 @@ class TrainConfig:
             )
 
     @property
+    def place(self) -> str:
+        """What `data` is, in words."""
+        return self.data if isinstance(self.data, str) else ", ".join(self.data)
+
+    @property
     def fused_towers(self) -> tuple[str, ...]:
         """The towers whose fusion is one more modality; none where that is not asked for."""
         whole = self.data == GLYPHS and set(self.towers) >= set(GLYPH_FUSED)
@@ -173,6 +179,10 @@ class TrainConfig:
         given = [name for name in own if vars(self)[name] is not None]
         if self.data == GLYPHS and given:
             raise ValueError(f"{given[0]}: goes with shards, and data is {GLYPHS!r}")
+        if not isinstance(self.data, str):
+            if not self.data or GLYPHS in self.data or len(set(self.data)) < len(self.data):
+                raise ValueError(f"data: expected different shards, got {list(self.data)}")
+            return
         close = self.data.isalpha() and difflib.get_close_matches(self.data, DATA_SETS, n=1)
         if self.data not in DATA_SETS and close and not Path(self.data).exists():
             raise ValueError(
@@ -201,8 +211,11 @@ class TrainConfig:
             )
 
 
-def read_settings(source: str | Path) -> dict[str, Any]:
-    """The settings that a data set's name, a TOML file or the place of shards gives.
+Source = str | Path | Sequence[str | Path]
+
+
+def read_settings(source: Source) -> dict[str, Any]:
+    """The settings that a data set's name, a TOML file or the place of shards, or several, gives.
 
     Each is checked on its own.
 
@@ -210,6 +223,11 @@ def read_settings(source: str | Path) -> dict[str, Any]:
       ValueError: naming the file and key, or the data sets there are.
       OSError: if the file cannot be read.
     """
+    if not isinstance(source, str | Path):
+        for place in source:
+            if str(place) in DATA_SETS or Path(place).suffix == ".toml":
+                raise ValueError(f"{place}: one of several places of data must be of shards")
+        return {"data": tuple(read_settings(place)["data"] for place in source)}
     path = Path(source)
     if str(source) in DATA_SETS or (path.suffix != ".toml" and _is_shards(str(source))):
         return {"data": str(source)}
@@ -230,6 +248,10 @@ def read_settings(source: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path}: {error}") from error
 
 
+def _is_toml(source: Source) -> bool:
+    return isinstance(source, str | Path) and Path(source).suffix == ".toml"
+
+
 def _is_shards(source: str) -> bool:
     """Whether it names a directory, shards by their suffix, a pattern of them or a URL."""
     named = source.lower().endswith(SHARD_SUFFIXES)
@@ -237,7 +259,7 @@ def _is_shards(source: str) -> bool:
 
 
 def load_config(
-    source: str | Path,
+    source: Source,
     overrides: Mapping[str, Any] | None = None,
     *,
     file: str | Path | None = None,
@@ -245,7 +267,7 @@ def load_config(
     """The configuration that `source`, a TOML file and `overrides` give, the later on top.
 
     Args:
-      source: a data set's name, the place of shards, or a TOML file.
+      source: a data set's name, the place of shards, several, or a TOML file.
       overrides: settings.
       file: a TOML file of settings for the data that `source` names.
 
@@ -258,19 +280,19 @@ def load_config(
     try:
         return TrainConfig(**settings)
     except ValueError as error:
-        if Path(place).suffix != ".toml":
+        if not _is_toml(place):
             raise
         raise ValueError(f"{place}: {error}") from error
 
 
 def merged_settings(
-    source: str | Path,
+    source: Source,
     overrides: Mapping[str, Any] | None = None,
     *,
     file: str | Path | None = None,
 ) -> dict[str, Any]:
     """The settings of `load_config`, without the defaults of the others."""
-    if file is not None and Path(source).suffix == ".toml":
+    if file is not None and _is_toml(source):
         raise ValueError(f"give one TOML file: {source} and {file} are two")
     if file is not None and Path(file).suffix != ".toml":
         raise ValueError(f"{file}: expected a .toml file of settings")

@@ -39,7 +39,7 @@ def with_fields(config: TrainConfig) -> TrainConfig:
             raise ValueError(f"towers: {tower!r} is a number, which has no encoder")
     if len(towers) < 2:
         raise ValueError(
-            f"{config.data} has {list(towers)} to embed, two fields are needed: name their parts "
+            f"{config.place} has {list(towers)} to embed, two fields are needed: name their parts "
             f"in [fields]\n{fields}"
         )
     options = {name: field.options() for name, field in fields.fields.items()}
@@ -61,7 +61,7 @@ def open_split(config: TrainConfig, split: Split) -> DataSourceModule:
     rows: Sequence[int] = range(len(source)) if own else _own_rows(config, source, split)
     if len(rows) == 0:
         raise ValueError(
-            f"{config.data} has {len(source)} records, too few for a {split} split of one in "
+            f"{config.place} has {len(source)} records, too few for a {split} split of one in "
             f"{config.held_out}: set held_out lower, or give `validation` and `test`"
         )
     most = config.limit if split in ("train", "all") else config.eval_records

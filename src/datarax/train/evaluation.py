@@ -103,7 +103,7 @@ def directions(
 
 def directions_of(config: TrainConfig) -> list[tuple[str, str]]:
     """The (query, target) pairs of a run."""
-    return directions(config.towers, parts=config.fused_towers, data=config.data)
+    return directions(config.towers, parts=config.fused_towers, data=config.place)
 
 
 def raw_table(

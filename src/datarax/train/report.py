@@ -50,7 +50,7 @@ def write_report(run: TrainedRun) -> Path:
         lstrip_blocks=True,
     )
     html = environment.get_template("report.html.j2").render(
-        config=vars(run.config),
+        config=vars(run.config) | {"data": run.config.place},
         evaluation=evaluation,
         parameters=sum(leaf.size for leaf in jax.tree.leaves(nnx.state(run.model, nnx.Param))),
         columns=COLUMNS,

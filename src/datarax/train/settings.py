@@ -1,7 +1,7 @@
 """Settings: dataclass fields that know their help, choices and range, and their TOML form.
 
-A setting is a `bool`, `int`, `float`, `str`, a `tuple` of one of them, a table (`Mapping`), or one
-of these `| None`. What a table holds is checked by whoever reads it.
+A setting is a `bool`, `int`, `float`, `str`, a `tuple` of one of them, a table (`Mapping`), one of
+these `| None`, or one `|` a tuple of it. What a table holds is checked by whoever reads it.
 """
 
 import dataclasses
@@ -193,11 +193,12 @@ def _limits(field: dataclasses.Field[Any]) -> Setting:
 
 def _check(value: Any, *, hint: Any, field: dataclasses.Field[Any]) -> None:
     limits = _limits(field)
-    optional = isinstance(hint, types.UnionType)
-    if optional and value is None:
-        return
-    if optional:
-        (hint,) = (member for member in typing.get_args(hint) if member is not types.NoneType)
+    if isinstance(hint, types.UnionType):
+        members = typing.get_args(hint)
+        if value is None and types.NoneType in members:
+            return
+        listed = [x for x in members if isinstance(value, tuple) and _entry_type(x) is not None]
+        hint = [*listed, *members][0]
     hint = dict if typing.get_origin(hint) is Mapping else hint
     entry = _entry_type(hint)
     entries = [value] if entry is None else value

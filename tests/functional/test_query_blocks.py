@@ -180,3 +180,11 @@ def test_refuses_a_chunk(options):
     (q, k, v, _), _ = arrays(jnp.float32)
     with pytest.raises(ValueError, match=r"chunk must be at least 1 query, .*got chunk=-?\d"):
         bare(q, k, v, **options)
+
+
+@pytest.mark.parametrize("chunk", [2.5, 4.0, "4", True])
+def test_refuses_a_chunk_that_is_no_whole_number(chunk):
+    (q, k, v, _), _ = arrays(jnp.float32)
+    with pytest.raises(TypeError, match=f"chunk must be a whole number of queries, got {chunk!r}"):
+        bare(q, k, v, chunk=chunk)
+    assert bare(q, k, v, chunk=np.int64(4)).shape == (2, T, H, E)

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Integral
 from typing import Literal, overload
 
 import jax.numpy as jnp
@@ -101,7 +102,7 @@ def dot_product_attention(
       reaches no value and no gradient. A key masked for some queries only must be finite.
 
     Raises:
-      TypeError: if an input is not floating point or `mask` not boolean.
+      TypeError: if an input is not floating point, `mask` not boolean or `chunk` not whole.
       ValueError: if the shapes do not fit together, `dropout` is not in [0, 1), or `chunk` is not
         positive, or given with `return_weights`.
 
@@ -118,6 +119,8 @@ def dot_product_attention(
     *leading, t, h, d = query.shape
     s, k = key.shape[-3:-1]
     keep, bias = _masks(mask, bias, shape=(*leading, h, t, s), heads=k)
+    if chunk is not None and (isinstance(chunk, bool) or not isinstance(chunk, Integral)):
+        raise TypeError(f"chunk must be a whole number of queries, got {chunk!r}")
     if chunk is not None and (chunk < 1 or return_weights):
         raise ValueError(
             "chunk must be at least 1 query, and None with return_weights, which holds all of them "
@@ -136,9 +139,12 @@ def dot_product_attention(
             keep,
             bias,
             cuda=partial(cudnn_attention, scale=weighing.scale),
-            default=lambda q, k, v, *rest: _by_heads(q, k, v, _Options(*rest, weighing))[0],
+            default=lambda q, k, v, keep, bias: _by_heads(q, k, v, _Options(keep, bias, weighing))[
+                0
+            ],
         )
-    options = _Options(keep, bias, weighing, drawn, chunk, return_weights)
+    size = None if chunk is None else int(chunk)
+    options = _Options(keep, bias, weighing, drawn, size, return_weights)
     output, weights = _by_heads(query, key, value, options)
     return output if weights is None else (output, weights.reshape(*leading, h, t, s))
 

@@ -196,6 +196,10 @@ def test_an_operator_with_masks_and_presence():
 def test_errors_and_no_rows():
     with pytest.raises(ValueError, match="micro_batch must be at least 1, got 0"):
         grad_cache(call, micro_batch=0)
+    for wrong in (2.5, 2.0, "2", None, True):
+        with pytest.raises(TypeError, match=f"micro_batch must be a whole number.*got {wrong!r}"):
+            grad_cache(call, micro_batch=wrong)
+    assert grad_cache(lambda p, x: x * p, micro_batch=np.int64(3))(1.0, np.ones(4)).shape == (4,)
     encode = grad_cache(lambda p, x, y: x[:1] * p, micro_batch=2)
     with pytest.raises(ValueError, match=r"share one number of rows.*\[0\].*4.*\[1\].*3"):
         encode(1.0, np.ones(4), np.ones(3))

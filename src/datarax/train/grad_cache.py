@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 import jax
@@ -49,6 +50,7 @@ def grad_cache(encode: Callable[..., Any], *, micro_batch: int) -> Callable[...,
       micro_batch: rows in a micro-batch, at least 1. From n on, there is one.
 
     Raises:
+      TypeError: if `micro_batch` is no whole number.
       ValueError: if `micro_batch` is below 1; in the call, if the inputs do not share n, a result
         has another number of rows, or a call of the model changes a Variable that is no random
         state. That is what batch norm does in training: its statistics would be those of the
@@ -67,6 +69,8 @@ def grad_cache(encode: Callable[..., Any], *, micro_batch: int) -> Callable[...,
       >>> nnx.grad(loss)(tower).kernel.shape
       (3, 4)
     """
+    if isinstance(micro_batch, bool) or not isinstance(micro_batch, Integral):
+        raise TypeError(f"micro_batch must be a whole number of rows, got {micro_batch!r}")
     if micro_batch < 1:
         raise ValueError(f"micro_batch must be at least 1, got {micro_batch}")
 

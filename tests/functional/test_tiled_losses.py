@@ -16,6 +16,7 @@ from datarax.functional import (
     symile,
     volume_contrastive,
 )
+from datarax.functional.contrastive import tiles
 from datarax.functional.contrastive.tiles import choose_tile
 
 N, D, TILE = 22, 5, 8
@@ -118,7 +119,10 @@ def gradients(form, *, tile, sides=(0, 1, 2, 3), **more):
 @pytest.mark.parametrize(
     "form", [pytest.param(f, marks=[] if f in GATE else pytest.mark.slow) for f in FORMS]
 )
-def test_equals_the_dense_form_with_every_gradient(form):
+def test_equals_the_dense_form_with_every_gradient(form, monkeypatch):
+    # Chunks of 16 columns where there are some, so that the last is short as the last block is.
+    monkeypatch.setattr(tiles, "_CHUNK_BYTES", {"cpu": 1})
+    monkeypatch.setattr(tiles, "_LEAST_ROWS", 1)
     with jax.enable_x64(True):
         arguments = (*embeddings(dtype=np.float64), jnp.asarray(7.0), jnp.asarray(-0.5))
         found, exact = jax.jit(
@@ -126,6 +130,32 @@ def test_equals_the_dense_form_with_every_gradient(form):
         )(*arguments)
         for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(exact), strict=True):
             np.testing.assert_allclose(x, y, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", ["both", "one way", "views"])
+def test_pairs_that_match_have_no_noise_for_a_gradient(form):
+    """Of identical pairs the own weight is 1 - 1: a product with it in would leave its rounding."""
+    a, _ = embeddings(n=N, d=64)
+    found = jax.jit(gradients(form, tile=TILE, sides=(0, 1, 2)))(a, a, 100.0, None)[0]
+    assert max(np.abs(x).max() for x in jax.tree.leaves(found)) < 1e-12
+
+
+@pytest.mark.parametrize("share", [1, 2])
+@pytest.mark.parametrize("form", ["both", "one way", "views"])
+def test_pairs_that_match_are_as_exact_as_in_the_dense_form(form, share):
+    rng = np.random.default_rng(0)
+    part = share * rng.normal(size=(256, 128))
+    rows = [part + rng.normal(size=(256, 128)) for _ in range(2)]
+    a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in rows)
+    with jax.enable_x64(True):
+        exact = jax.jit(gradients(form, tile=None, sides=(0, 1, 2)))(a, b, 20.0, None)[0]
+    data = (*(jnp.asarray(x, jnp.float32) for x in (a, b)), 20.0, None)
+    errors = []
+    for tile in (64, None):
+        found = jax.jit(gradients(form, tile=tile, sides=(0, 1, 2)))(*data)[0]
+        pairs = zip(in_float64(found), in_float64(exact), strict=True)
+        errors.append(max(np.abs(x - y).max() / np.abs(y).max() for x, y in pairs))
+    assert errors[0] <= max(2 * errors[1], 1e-6)
 
 
 @pytest.mark.parametrize("case", VARIANTS, ids=lambda c: c.name)

@@ -32,16 +32,25 @@ def of_rows(marks: Marks) -> Marks:
     return marks._replace(columns=None, column_labels=None)
 
 
+def of_columns(marks: Marks) -> Marks:
+    """The marks that are cut into chunks with the columns."""
+    return Marks(columns=marks.columns, column_labels=marks.column_labels)
+
+
 def with_diagonal(marks: Marks, x: Array) -> Marks:
     """Column `i` belongs to row `i`."""
     return marks._replace(own=jnp.arange(x.shape[0], dtype=jnp.int32))
 
 
-def picked(products: Array, own: Array | None) -> Array | None:
-    """The entry of each row in its own column."""
+def picked(products: Array, own: Array | None, before: Array | None = None) -> Array | None:
+    """The entry of each row in its own column; `before` where that is no column of these."""
     if own is None:
         return None
-    return jnp.take_along_axis(products, own[:, None], axis=1)[:, 0]
+    if before is None:
+        return jnp.take_along_axis(products, own[:, None], axis=1)[:, 0]
+    last = products.shape[1] - 1
+    found = jnp.take_along_axis(products, jnp.clip(own, 0, last)[:, None], axis=1)[:, 0]
+    return jnp.where((own >= 0) & (own <= last), found, before)
 
 
 def without_own(weights: Array, own: Array | None) -> Array:

@@ -33,7 +33,7 @@ from datarax.functional.contrastive.tiled_softmax import (
     softmax_row_gradients,
     softmax_statistics,
 )
-from datarax.functional.contrastive.tiles import Tiling, is_narrow, narrowed, row_dot_products
+from datarax.functional.contrastive.tiles import Tiling, narrowed, row_dot_products
 
 
 class LogSums(NamedTuple):
@@ -70,7 +70,7 @@ def _both_backward(tiling: Tiling, residuals: Any, cotangents: Any) -> tuple:
     xs, ys = (narrowed(v, tiling.operands) for v in (x, y))
     marks = with_diagonal(marks, xs)
     weights = _weights(stats, g, h)
-    own = own_weights(stats.own, q, weights, marks=marks) if is_narrow(xs) else q
+    own = own_weights(stats.own, q, weights, marks=marks)
     found = softmax_gradients(
         xs,
         ys,
@@ -122,9 +122,7 @@ def _row_backward(tiling: Tiling, residuals: Any, cotangents: Any) -> tuple:
     n = x.shape[0]
     xs, ys = (narrowed(v, tiling.operands) for v in (x, y))
     marks = with_diagonal(marks, xs)
-    own = q
-    if is_narrow(xs):
-        own = own_weights(stats.own, q, _weights(stats, g, None), marks=marks)
+    own = own_weights(stats.own, q, _weights(stats, g, None), marks=marks)
     d_x = d_y = d_scale = None
     if of_y is not None:
         again, others = partial(_columns_again, tiling.tile), (xs, ys, scale, marks, stats)
@@ -172,8 +170,7 @@ def _self_backward(tiling: Tiling, residuals: Any, cotangents: Any) -> tuple:
     # L is symmetric, so the sides of rows and of columns are one product with both weights.
     weights = _weights(stats._replace(column_max=stats.row_max, column_sum=stats.row_sum), g, g)
     if marks.own is not None:
-        own = q + q[marks.own]
-        own = own_weights(stats.own, own, weights, marks=marks) if is_narrow(zs) else own
+        own = own_weights(stats.own, q + q[marks.own], weights, marks=marks)
         weights = weights._replace(own=own, partners=zs[marks.own])
     found = softmax_gradients(
         zs,

@@ -46,9 +46,9 @@ class Softmax(NamedTuple):
     tile: int | None = None
     operands: DTypeLike | None = None
 
-    def tiling(self, x: Array, y: Array) -> Tiling:
+    def tiling(self, x: Array, y: Array, *, chunked: bool) -> Tiling:
         """The given tile, or the chosen one."""
-        return Tiling.of(x, y, tile=self.tile, operands=self.operands)
+        return Tiling.of(x, y, tile=self.tile, operands=self.operands, chunked=chunked)
 
 
 def both_present(a: Array | None, b: Array | None) -> Array | None:
@@ -119,7 +119,7 @@ def one_way(x: Array, columns: Columns, options: Softmax, *, rows: Array | None)
     x, y = common_dtype(without_absent(x, rows), columns.embeddings)
     columns = columns._replace(embeddings=y)
     marks = _marks(columns, columns, options, n=n, rows=rows)
-    sums = row_logsumexp(options.tiling(x, y), x, y, options.scale, marks)
+    sums = row_logsumexp(options.tiling(x, y, chunked=False), x, y, options.scale, marks)
     return _losses(x, columns, options, lse=sums.rows, own=sums.own, rows=rows)
 
 
@@ -127,7 +127,7 @@ def both_ways(a: Columns, b: Columns, options: Softmax) -> Array:
     """The mean of the losses of both directions [n], over one matrix of logits."""
     x, y = a.embeddings, b.embeddings
     marks = _marks(a, b, options, n=x.shape[0], rows=a.where)
-    sums = both_logsumexp(options.tiling(x, y), x, y, options.scale, marks)
+    sums = both_logsumexp(options.tiling(x, y, chunked=True), x, y, options.scale, marks)
     rows = both_present(a.where, b.where)
     forth = _losses(x, b, options, lse=sums.rows, own=sums.own, rows=rows)
     back = _losses(y, a, options, lse=sums.columns, own=sums.own, rows=rows)
@@ -141,7 +141,7 @@ def two_views(z: Array, options: Softmax, *, where: Array | None) -> Array:
     own = jnp.roll(index, -n)
     labels = index % n if options.decoupled else index
     marks = Marks(where, where, labels, labels, own)
-    sums = self_logsumexp(options.tiling(z, z), z, options.scale, marks)
+    sums = self_logsumexp(options.tiling(z, z, chunked=True), z, options.scale, marks)
     losses = sums.rows - sums.own
     if options.decoupled:
         views = 2 * n if where is None else jnp.sum(where)
@@ -153,7 +153,7 @@ def among_labels(z: Array, options: Softmax, *, labels: Array, where: Array | No
     """The losses [n] of rows among themselves against the others of their label; 0 without."""
     index = jnp.arange(z.shape[0], dtype=jnp.int32)
     marks = Marks(where, where, index, index)
-    sums = self_logsumexp(options.tiling(z, z), z, options.scale, marks)
+    sums = self_logsumexp(options.tiling(z, z, chunked=True), z, options.scale, marks)
     total, count = _label_sums(Columns(z, where, labels), labels, operands=options.operands)
     wide = narrowed(z, options.operands).astype(total.dtype)
     others = jnp.sum(wide * (total - wide), axis=1)

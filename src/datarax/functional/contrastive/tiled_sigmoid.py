@@ -21,12 +21,13 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from datarax.functional.checks import accumulation_dtype
 from datarax.functional.contrastive.marks import Marks, of_rows, picked, without_own
 from datarax.functional.contrastive.tiles import (
+    columns_of,
     logits_of,
+    no_columns,
     scan_rows,
-    weighted_columns,
+    turned,
     weighted_rows,
 )
 
@@ -78,12 +79,12 @@ def sigmoid_row_gradients(
         total = jnp.sum(slopes, axis=1)
         own = None if local.own is None else picked(products, local.own) * line.scale + line.bias
         of_x = weighted_rows(slopes, y) if sides[0] else None
-        carry = carry + weighted_columns(slopes, rows) if sides[1] else None
+        carry = carry + columns_of(turned(rows), slopes) if sides[1] else None
         return carry, (losses, total, own, of_x)
 
-    start = _zeros(x, y) if sides[1] else None
-    of_y, (*sums, of_x) = scan_rows(body, start, (x, of_rows(marks)), tile=tile)
-    return Sums(*sums), of_x, of_y
+    none = no_columns(x, y) if sides[1] else None
+    columns, (*sums, of_x) = scan_rows(body, none, (x, of_rows(marks)), tile=tile)
+    return Sums(*sums), of_x, columns.T if sides[1] else None
 
 
 def sigmoid_column_gradients(
@@ -96,10 +97,10 @@ def sigmoid_column_gradients(
         signed, positive = _signed_logits(logits_of(rows, y), line, local, marks)
         slopes = _slopes(signed, _decay(signed), positive) * weight[:, None]
         slopes = without_own(slopes, local.own)
-        return carry + weighted_columns(slopes, rows), None
+        return carry + columns_of(turned(rows), slopes), None
 
-    start = _zeros(x, y)
-    return scan_rows(body, start, (x, of_rows(marks), weights), tile=tile)[0]
+    rowwise = (x, of_rows(marks), weights)
+    return scan_rows(body, no_columns(x, y), rowwise, tile=tile)[0].T
 
 
 def own_slopes(logits: Array, *, marks: Marks) -> Array:
@@ -119,11 +120,6 @@ def _signed_logits(products: Array, line: Line, local: Marks, marks: Marks) -> t
     if marks.columns is not None:
         signed = jnp.where(marks.columns[None, :], signed, -jnp.inf)
     return signed, positive
-
-
-def _zeros(x: Array, y: Array) -> Array:
-    """Of the shape of y, varying over devices as x does: the start of a loop over its rows."""
-    return jnp.zeros_like(x, shape=y.shape, dtype=accumulation_dtype(x))
 
 
 def _decay(x: Array) -> Array:

@@ -17,8 +17,9 @@ or the column at hand: one shift for all, such as `s`, overflows or underflows a
 Contract: x and y are finite (rows that do not count are set to 0 before) and of one dtype, that of
 the operands of every product; statistics, sums and gradients are in at least float32. An excluded
 pair has weight exactly 0. A row or a column without pairs has maximum -inf, sum 0 and `log_sum` 0.
-Where that dtype is narrow and `Marks.own` is given, W is 0 at the own pairs, which keeps them out
-of its rounding: `own_weights` is their whole weight, and goes into `Weights.own`.
+Where `Marks.own` is given, W is 0 at the own pairs, which keeps them out of the products and their
+rounding: of pairs that match, the weight is a small difference from 1. `own_weights` is their whole
+weight, and goes into `Weights.own`.
 """
 
 from typing import Any, NamedTuple
@@ -27,12 +28,21 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from datarax.functional.checks import accumulation_dtype
-from datarax.functional.contrastive.marks import Marks, of_rows, picked, without_own
+from datarax.functional.contrastive.marks import (
+    Marks,
+    of_columns,
+    of_rows,
+    picked,
+    without_own,
+)
 from datarax.functional.contrastive.tiles import (
+    columns_of,
     is_narrow,
     logits_of,
+    no_columns,
+    scan_columns,
     scan_rows,
-    weighted_columns,
+    turned,
     weighted_rows,
 )
 
@@ -78,20 +88,26 @@ def softmax_statistics(
 ) -> Statistics:
     """Of the rows, and with `columns` of the columns over these rows; one product."""
     wide, m = accumulation_dtype(x), y.shape[0]
-    # `_like` x: under `shard_map` the carry of a loop must vary over devices as its body does.
-    peak, total = (jnp.full_like(x, value, shape=(m,), dtype=wide) for value in (-jnp.inf, 0))
-    start = (peak, total) if columns else None
+    start = _nothing(x, m, dtype=wide) if columns else None
+    given = (y, of_columns(marks), jnp.arange(m, dtype=jnp.int32))
 
     def body(carry: Any, block: Any) -> tuple[Any, Any]:
         rows, local = block
-        whole = _scaled_logits(rows, y, scale, alike=x is y)
-        logits = _excluded(whole, local, marks)
-        row_max, exponentials = _row_exponentials(logits)
-        if columns:
-            peak = jnp.maximum(carry[0], jnp.max(logits, axis=0))
-            total = jnp.sum(jnp.exp(logits - finite(peak)[None, :]), axis=0)
-            carry = peak, carry[1] * shrinkage(carry[0], peak) + total
-        return carry, (row_max, jnp.sum(exponentials, axis=1), picked(whole, local.own))
+
+        def chunk(found: Any, part: Any, given: Any) -> tuple[Any, Any]:
+            y_part, there, index = given
+            own = _from(local.own, index)
+            whole = _scaled_logits(rows, y_part, scale, alike=x is y)
+            logits = _excluded(whole, local, there)
+            sums = _with_exponentials(*found[:2], logits, axis=1)
+            if part is not None:
+                part = _with_exponentials(*part, logits, axis=0)
+            return (*sums, picked(whole, own, found[2])), part
+
+        none = None if local.own is None else jnp.zeros_like(rows, shape=len(rows), dtype=wide)
+        found = (*_nothing(rows, len(rows), dtype=wide), none)
+        found, carry = scan_columns(chunk, found, carry, given, rows=len(rows))
+        return carry, found
 
     carry, (row_max, row_sum, own) = scan_rows(body, start, (x, of_rows(marks)), tile=tile)
     peak, total = carry if columns else (None, None)
@@ -114,27 +130,40 @@ def softmax_gradients(
     `start` [m, d] is what the gradient of y is added to: `None` for zeros, or other rows' part.
     """
     wide = accumulation_dtype(x)
-    if start is None and sides[1]:
-        start = jnp.zeros_like(x, shape=y.shape, dtype=wide)
-    local_weights = weights._replace(column_lse=None, columns=None)
+    by_row = weights._replace(column_lse=None, columns=None)
+    by_column = (weights.column_lse, weights.columns)
+    given = (y, of_columns(marks), jnp.arange(len(y), dtype=jnp.int32), by_column)
     # The products are the logits over it: it is never 0, and e^(2^-60) is 1.
     unit = scale + jnp.where(scale == 0, 2.0**-60, 0)
 
     def body(carry: Any, block: Any) -> tuple[Any, Any]:
         rows, local, known = block
-        whole = _scaled_logits(rows, y, unit, alike=x is y)
-        logits = _excluded(whole, local, marks)
-        w = known.rows[:, None] * jnp.exp(logits - known.row_lse[:, None])
-        if weights.column_lse is not None:
-            w += weights.columns[None, :] * jnp.exp(logits - weights.column_lse[None, :])
-        w = without_own(w, local.own) if is_narrow(x) else w
-        of_x, of_scale = _row_side(w, rows, y, products=whole / unit, known=known, wanted=sides[0])
-        carry = carry + scale * weighted_columns(w, rows) if sides[1] else None
+        across = turned(rows)
+
+        def chunk(found: Any, part: Any, given: Any) -> tuple[Any, Any]:
+            y_part, there, index, (column_lse, columns) = given
+            whole = _scaled_logits(rows, y_part, unit, alike=x is y)
+            logits = _excluded(whole, local, there)
+            w = known.rows[:, None] * jnp.exp(logits - known.row_lse[:, None])
+            if columns is not None:
+                w += columns[None, :] * jnp.exp(logits - column_lse[None, :])
+            w = without_own(w, _from(local.own, index))
+            if sides[0]:
+                found += weighted_rows(w, y_part)
+            else:
+                found += jnp.sum(w * (whole / unit), axis=1)
+            return found, None if part is None else part + columns_of(across, w)
+
+        shape = rows.shape if sides[0] else rows.shape[:1]
+        found = jnp.zeros_like(rows, shape=shape, dtype=wide)
+        found, carry = scan_columns(chunk, found, carry, given, rows=len(rows))
+        of_x, of_scale = _row_side(found, rows, known=known, wanted=sides[0])
         return carry, (None if of_x is None else scale * of_x, of_scale)
 
-    rowwise = (x, of_rows(marks), local_weights)
-    of_y, (of_x, of_scale) = scan_rows(body, start if sides[1] else None, rowwise, tile=tile)
-    return Gradients(of_x, of_y, jnp.sum(of_scale))
+    none = no_columns(x, y) if sides[1] else None
+    columns, (of_x, of_scale) = scan_rows(body, none, (x, of_rows(marks), by_row), tile=tile)
+    of_y = scale * columns.T if sides[1] else None
+    return Gradients(of_x, of_y if start is None else start + of_y, jnp.sum(of_scale))
 
 
 def softmax_row_gradients(
@@ -152,24 +181,23 @@ def softmax_row_gradients(
     for each of the `sides`: what a loss over rows alone needs, for any weights of the rows in
     $P y$ and for equal ones in $P^\top x$ (rows that do not count are 0 in x).
     """
-    wide = accumulation_dtype(x)
 
     def body(carry: Any, block: Any) -> tuple[Any, Any]:
         rows, local = block
         whole = _scaled_logits(rows, y, scale, alike=x is y)
-        logits = _excluded(whole, local, marks)
-        row_max, exponentials = _row_exponentials(logits)
+        logits = _excluded(whole, local, of_columns(marks))
+        row_max = jnp.max(logits, axis=1)
+        exponentials = jnp.exp(logits - finite(row_max)[:, None])
         row_sum = jnp.sum(exponentials, axis=1)
         inverse = 1 / jnp.where(row_sum == 0, 1, row_sum)
-        p = exponentials * inverse[:, None]
-        p = without_own(p, local.own) if is_narrow(x) else p
+        p = without_own(exponentials * inverse[:, None], local.own)
         of_x = weighted_rows(p, y) if sides[0] else None
-        carry = carry + weighted_columns(p, rows) if sides[1] else None
+        carry = carry + columns_of(turned(rows), p) if sides[1] else None
         return carry, (row_max, row_sum, picked(whole, local.own), of_x)
 
-    start = jnp.zeros_like(x, shape=y.shape, dtype=wide) if sides[1] else None
-    of_y, (*sums, own, of_x) = scan_rows(body, start, (x, of_rows(marks)), tile=tile)
-    return Statistics(sums[0], sums[1], own=own), of_x, of_y
+    none = no_columns(x, y) if sides[1] else None
+    columns, (*sums, own, of_x) = scan_rows(body, none, (x, of_rows(marks)), tile=tile)
+    return Statistics(sums[0], sums[1], own=own), of_x, columns.T if sides[1] else None
 
 
 def own_weights(logits: Array, added: Array, weights: Weights, *, marks: Marks) -> Array:
@@ -209,19 +237,35 @@ def log_sum(peak: Array, total: Array) -> Array:
     return jnp.where(empty, 0, finite(peak) + jnp.log(jnp.where(empty, 1, total)))
 
 
-def _row_exponentials(logits: Array) -> tuple[Array, Array]:
-    row_max = jnp.max(logits, axis=1)
-    return row_max, jnp.exp(logits - finite(row_max)[:, None])
+def _nothing(x: Array, size: int, *, dtype: Any) -> tuple[Array, Array]:
+    """Maxima and sums of nothing."""
+    # `_like` x: under `shard_map` the carry of a loop must vary over devices as its body does.
+    peak, total = (jnp.full_like(x, value, shape=(size,), dtype=dtype) for value in (-jnp.inf, 0))
+    return peak, total
 
 
-def _excluded(logits: Array, local: Marks, marks: Marks) -> Array:
-    """-inf at the pairs that do not count; `local` holds the marks of the block's rows."""
-    if marks.rows is not None:
+def _with_exponentials(
+    peak: Array, total: Array, logits: Array, *, axis: int
+) -> tuple[Array, Array]:
+    """Maxima and sums, with those of more logits."""
+    top = jnp.maximum(peak, jnp.max(logits, axis=axis))
+    below = jnp.exp(logits - jnp.expand_dims(finite(top), axis))
+    return top, total * shrinkage(peak, top) + jnp.sum(below, axis=axis)
+
+
+def _from(own: Array | None, index: Array) -> Array | None:
+    """The own columns, counted from the first of a chunk."""
+    return None if own is None else own - index[0]
+
+
+def _excluded(logits: Array, local: Marks, there: Marks) -> Array:
+    """-inf at the pairs that do not count, by the marks of the rows and of the columns."""
+    if local.rows is not None:
         logits = jnp.where(local.rows[:, None], logits, -jnp.inf)
-    if marks.columns is not None:
-        logits = jnp.where(marks.columns[None, :], logits, -jnp.inf)
-    if marks.row_labels is not None:
-        same = local.row_labels[:, None] == marks.column_labels[None, :]
+    if there.columns is not None:
+        logits = jnp.where(there.columns[None, :], logits, -jnp.inf)
+    if local.row_labels is not None:
+        same = local.row_labels[:, None] == there.column_labels[None, :]
         logits = jnp.where(same, -jnp.inf, logits)
     return logits
 
@@ -237,15 +281,14 @@ def _scaled_logits(rows: Array, y: Array, scale: Array, *, alike: bool) -> Array
 
 
 def _row_side(
-    w: Array, rows: Array, y: Array, *, products: Array, known: Weights, wanted: bool
+    found: Array, rows: Array, *, known: Weights, wanted: bool
 ) -> tuple[Array | None, Array]:
     """W y with the own pairs, and the rows' sums of W x_i y_j: from it, since L is linear in x."""
-    wide = products.dtype
+    wide = found.dtype
     added = 0
     if known.own is not None:
         added = known.own[:, None] * known.partners.astype(wide)
     if wanted:
-        of_x = weighted_rows(w, y) + added
+        of_x = found + added
         return of_x, jnp.sum(of_x * rows.astype(wide), axis=1)
-    own = jnp.sum(added * rows.astype(wide), axis=1)
-    return None, jnp.sum(w * products, axis=1) + own
+    return None, found + jnp.sum(added * rows.astype(wide), axis=1)

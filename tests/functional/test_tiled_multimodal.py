@@ -1,13 +1,23 @@
 """Losses of several modalities in blocks: the numbers of the dense form, in less memory."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from datarax.functional import pairwise_multimodal, symile, volume_contrastive
+from datarax.functional import (
+    info_nce,
+    nt_xent,
+    pairwise_multimodal,
+    sigmoid_contrastive,
+    supervised_contrastive,
+    symile,
+    volume_contrastive,
+)
+from datarax.functional.contrastive.tiles import check_tile
 
 N, D = 11, 5
 
@@ -167,3 +177,27 @@ def test_a_tile_must_be_a_row():
     for loss in (volume_contrastive, symile, pairwise_multimodal):
         with pytest.raises(ValueError, match="tile must be at least 1 row, got 0"):
             loss(rows, logit_scale=1.0, tile=0)
+
+
+@pytest.mark.parametrize("tile", [2.5, 4.0, True])
+def test_a_tile_must_be_a_whole_number_of_rows(tile):
+    check = inspect.unwrap(check_tile)  # without the test run's own check of types
+    with pytest.raises(TypeError, match=f"tile must be a whole number of rows, got {tile!r}"):
+        check(tile)
+    check(np.int64(4))
+
+
+@pytest.mark.parametrize("dtype", [jnp.int8, bool, jnp.complex64])
+def test_operands_must_be_floating_point(dtype):
+    rows, options = jnp.eye(4), {"logit_scale": 1.0, "operand_dtype": dtype}
+    losses = (
+        lambda: info_nce(rows, rows, **options),
+        lambda: info_nce(rows, rows, directions="a_to_b", **options),
+        lambda: sigmoid_contrastive(rows, rows, logit_bias=0.0, **options),
+        lambda: supervised_contrastive(rows, ids=jnp.arange(4), **options),
+        lambda: nt_xent(rows, rows, **options),
+    )
+    message = f"operand_dtype must be floating point, got {jnp.dtype(dtype)}"
+    for loss in losses:
+        with pytest.raises(TypeError, match=message):
+            loss()

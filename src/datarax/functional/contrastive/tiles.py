@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import jax
@@ -90,11 +91,14 @@ def is_dense(
 
 
 def check_tile(tile: int | None) -> None:
-    """Reject a number of rows that is not positive.
+    """Reject a number of rows that is not whole and positive.
 
     Raises:
-      ValueError: if it is not.
+      TypeError: if it is no whole number.
+      ValueError: if it is not positive.
     """
+    if tile is not None and (isinstance(tile, bool) or not isinstance(tile, Integral)):
+        raise TypeError(f"tile must be a whole number of rows, got {tile!r}")
     if tile is not None and tile < 1:
         raise ValueError(f"tile must be at least 1 row, got {tile}")
 
@@ -227,8 +231,16 @@ def row_dot_products(x: Array, y: Array) -> Array:
 
 
 def narrowed(x: Array, dtype: DTypeLike | None) -> Array:
-    """`x` in the dtype of the products' operands."""
-    return x if dtype is None else x.astype(dtype)
+    """`x` in the dtype of the products' operands.
+
+    Raises:
+      TypeError: if it is not floating point.
+    """
+    if dtype is None:
+        return x
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"operand_dtype must be floating point, got {jnp.dtype(dtype)}")
+    return x.astype(dtype)
 
 
 def is_narrow(x: Array) -> bool:

@@ -21,6 +21,8 @@ LIMITS = {
     "info_nce ring": ("ring form", 3.0),
     "sigmoid ring": ("SigLIP ring", 2.0),
     "info_nce auto": ("Auto-sharded jit", 4.0),
+    "one way gather": ("one-way gather form", 2.0),
+    "one way ring": ("one-way ring form", 3.0),
     "sigmoid auto": ("Auto-sharded jit, SigLIP", 4.0),
 }
 
@@ -49,11 +51,16 @@ def report(quick: bool) -> Report:
             result.limit(name, eight / size, at_most=1.01)
     result.note(
         "Volumes are those of matrices of at least the local rows; `all / U` counts the vectors of "
-        "N numbers too. The sigmoid loss has a branch for cotangents that differ between rows, "
-        "which a mean does not take; the volume with it stands beside. With 2 devices the ring has "
-        "one hop, which the compiler takes out of its loop and merges with what stands around: its "
-        "memory differs for that, and is the same for 4 devices as for 8. Nothing here says how "
-        "fast it is: 8 virtual devices share the cores of one machine."
+        "N numbers too. The sigmoid loss and the one-way gather form have a branch for cotangents "
+        "that differ between rows, which a mean does not take: its 2 products are counted on both "
+        "sides, and the volume with it stands beside. A one-way ring form does 4 products where "
+        "one device does 3: the gradient of the first columns needs each row's log-sum-exp, which "
+        "the last columns complete, so a device that keeps neither all columns (gather) nor all "
+        "logits of its rows forms these twice. With 2 devices the ring has one hop, which the "
+        "compiler takes out of its loop and merges with what stands around: its memory differs for "
+        "that by up to a block of rows, and is the same for 4 devices as for 8. Hops before or "
+        "after the loop, and barriers between products and hops, changed neither. Nothing here "
+        "says how fast it is: 8 virtual devices share the cores of one machine."
     )
     return result
 
@@ -87,6 +94,7 @@ def _worker(rows: int, features: int) -> dict[str, Any]:
             for name in ("info_nce", "sigmoid")
             for kind in ("gather", "ring", "auto", "explicit")
         ]
+        + [_form("one way", kind, a, b) for kind in ("gather", "ring")]
         + [_form("info_nce", "as GSPMD takes plain code", a, b)],
         "memory": [
             _memory(name, kind, count, a, b)
@@ -121,7 +129,7 @@ def _form(name: str, kind: str, a: Any, b: Any) -> dict[str, Any]:
         "matrices / U": volume(moved, least=least) / unit,
         "all / U": volume(moved) / unit,
         "with the branch": volume(every, least=least) / unit,
-        "FLOPs x devices / one": matmul_flops(text) * DEVICES / _least_flops(name, a),
+        "FLOPs x devices / one": matmul_flops(text) * DEVICES / _least_flops(name, kind, a),
         "MiB of a device": compiled.memory_analysis().temp_size_in_bytes / 2**20,
         "deviation": max(_deviation(np.asarray(p), np.asarray(q)) for p, q in pairs),
         "kinds": " ".join(sorted({x.kind for x in moved if np.prod(x.shape) >= least})),
@@ -157,8 +165,9 @@ def _loss(name: str, kind: str, mesh: Any) -> Callable[..., Any]:
 
     from datarax.functional import info_nce, sigmoid_contrastive
 
-    loss = {"info_nce": info_nce, "sigmoid": sigmoid_contrastive}[name]
+    loss = sigmoid_contrastive if name == "sigmoid" else info_nce
     form = {"collective": kind} if kind in ("gather", "ring") else {}
+    form |= {"directions": "a_to_b"} if name == "one way" else {}
 
     def plain(a: Any, b: Any, scale: Any, bias: Any) -> Any:
         logits = scale * a @ b.T + bias
@@ -175,12 +184,14 @@ def _scalars(name: str) -> tuple[Any, Any]:
     """The scale and the bias; SigLIP's are those at its start."""
     import jax.numpy as jnp
 
-    return jnp.float32({"info_nce": 20.0, "sigmoid": 10.0}[name]), jnp.float32(-10.0)
+    return jnp.float32(10.0 if name == "sigmoid" else 20.0), jnp.float32(-10.0)
 
 
-def _least_flops(name: str, a: Any) -> float:
-    """Of the matmuls of one device: 4 for InfoNCE, 3 for the sigmoid loss and 2 in its branch."""
-    return {"info_nce": 4, "sigmoid": 5}[name] * 2.0 * a.shape[0] ** 2 * a.shape[1]
+def _least_flops(name: str, kind: str, a: Any) -> float:
+    """Of the matmuls of one device, and of the branch for uneven cotangents where a form has it."""
+    products = {"info_nce": 4, "sigmoid": 3, "one way": 3}[name]
+    branch = 2 if name == "sigmoid" or (name, kind) == ("one way", "gather") else 0
+    return (products + branch) * 2.0 * a.shape[0] ** 2 * a.shape[1]
 
 
 def _deviation(found: Any, exact: Any) -> float:

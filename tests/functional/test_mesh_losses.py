@@ -232,7 +232,9 @@ def test_all_variants_over_all_devices(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_example_of_the_documentation_runs():
+@pytest.mark.parametrize("call", ["info_nce(", "auto_axes("])
+def test_the_examples_of_the_documentation_run(call):
     page = (Path(__file__).parents[2] / "docs/scaling.md").read_text()
-    example = page.split("```python\n")[1].split("```")[0]
+    examples = [part.split("```")[0] for part in page.split("```python\n")[1:]]
+    example = next(x for x in examples if call in x)
     subprocess.run([sys.executable, "-c", example], check=True, timeout=200)

@@ -153,3 +153,26 @@ def test_a_run_in_bfloat16_trains(tmp_path):
     # 8 bits of a cosine, times a scale of 14.
     assert losses["bfloat16"][0] == pytest.approx(losses["float32"][0], abs=14 * 2**-8)
     assert losses["bfloat16"][-1] < losses["bfloat16"][0] - 0.3
+
+
+def test_the_loss_rounds_products_alone():
+    """Not unit vectors' own gradients: what is left is little beside the rounding of the fields'."""
+    config = ContrastiveOperatorConfig(
+        input_fields=FIELDS, output_fields=["loss"], method="info_nce", features={"a": 64, "b": 64}
+    )
+    graph, state = nnx.split(ContrastiveOperator(config, rngs=nnx.Rngs(0)))
+    rng = np.random.default_rng(0)
+    exact = [jnp.asarray(x, jnp.bfloat16) for x in rng.normal(size=(2, 256, 64))]
+
+    def grad(compute_dtype):
+        def loss(fields):
+            op = nnx.merge(graph, state)
+            op.compute_dtype = compute_dtype
+            return op(Batch.from_parts(dict(zip(FIELDS, fields, strict=True)))).mean("loss")
+
+        fields = [x.astype(jnp.float32) for x in exact]
+        return [np.asarray(x) for x in jax.jit(jax.grad(loss))(fields)]
+
+    for half, whole in zip(grad("bfloat16"), grad("float32"), strict=True):
+        rounded = np.asarray(whole, jnp.bfloat16).astype(np.float32)  # by the cast of the field
+        assert np.abs(half - whole).mean() < 1.7 * np.abs(rounded - whole).mean()

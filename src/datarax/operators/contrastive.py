@@ -13,7 +13,7 @@ from datarax.core import random
 from datarax.core.cross_modal import CrossModalOperator, CrossModalOperatorConfig
 from datarax.core.element_batch import Batch
 from datarax.core.fields import require_fields
-from datarax.functional.checks import check_mask
+from datarax.functional.checks import accumulation_dtype, check_mask
 from datarax.functional.contrastive import symile, volume_contrastive
 from datarax.functional.contrastive.pairs import average_over_pairs, mean_similarities
 from datarax.functional.contrastive.volume import Shape
@@ -142,12 +142,13 @@ class ContrastiveOperator(CrossModalOperator):
         Raises:
           ValueError: for a field that is no input, or an operator without a loss.
         """
+        return safe_l2_normalize(self._projected(field, x))
+
+    def _projected(self, field: str, x: Array) -> Array:
         config = self.config
         if not isinstance(config, ContrastiveOperatorConfig) or field not in config.features:
             raise ValueError(f"{field!r} is no input of a contrastive loss: {config.input_fields}")
-        if config.projection_features is not None:
-            x = self.heads[field](x)
-        return safe_l2_normalize(x)
+        return x if config.projection_features is None else self.heads[field](x)
 
     def apply(
         self,
@@ -189,7 +190,9 @@ class ContrastiveOperator(CrossModalOperator):
         if not isinstance(config, ContrastiveOperatorConfig):
             return super().apply_batch(batch, stats)
         self.check_batch(batch)
-        vectors = {n: self.embed(n, _values(config, batch, n)) for n in config.input_fields}
+        made = {n: self._projected(n, _values(config, batch, n)) for n in config.input_fields}
+        # Wide: the loss rounds them for its products alone, and their gradients not at all.
+        vectors = {n: safe_l2_normalize(x.astype(accumulation_dtype(x))) for n, x in made.items()}
         masks = {name: _mask(config, batch, name) for name in config.input_fields}
         every = jnp.ones(batch.batch_size, bool)
         presence = {name: every if mask is None else mask for name, mask in masks.items()}
@@ -199,7 +202,8 @@ class ContrastiveOperator(CrossModalOperator):
         losses, used = loss(config, batch, vectors, presence=presence)
         if config.enqueue == "after":
             self._enqueue(config, batch, vectors, presence=presence)
-        outputs = [losses, *vectors.values()][: len(config.output_fields)]
+        units = [vectors[name].astype(x.dtype) for name, x in made.items()]
+        outputs = [losses, *units][: len(config.output_fields)]
         there = [used, *presence.values()][: len(outputs)]
         reported = dict(zip(config.output_fields, there, strict=True))
         everywhere = all(mask is None for mask in masks.values())
@@ -254,9 +258,8 @@ class ContrastiveOperator(CrossModalOperator):
             temperature = self._scalars(config)
             if config.per_pair_temperature:
                 temperature = {name: x[place] for name, x in temperature.items()}
-            parts = pair_losses(
-                config, sides[a], sides[b], temperature=temperature, ids=_ids(config, batch)
-            )
+            options = {"ids": _ids(config, batch), "operands": _operands(batch, a, b)}
+            parts = pair_losses(config, sides[a], sides[b], temperature=temperature, **options)
             losses += parts
             where += [presence[a] & presence[b]] * len(parts)
             weights += [given[place]] * len(parts)
@@ -360,6 +363,12 @@ def _logit_scale(config: ContrastiveOperatorConfig) -> LogitScale:
 
 def _ids(config: ContrastiveOperatorConfig, batch: Batch) -> Array | None:
     return None if config.ids_field is None else jnp.asarray(batch[config.ids_field])
+
+
+def _operands(batch: Batch, a: str, b: str) -> Any:
+    """What products are rounded to: the fields' dtype, if it is a narrow one."""
+    dtype, other = batch[a].dtype, batch[b].dtype
+    return dtype if dtype == other and jnp.finfo(dtype).bits < 32 else None
 
 
 def _values(config: ContrastiveOperatorConfig, batch: Batch, name: str) -> Array:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from datarax.functional.contrastive import (
@@ -54,6 +55,7 @@ def pair_losses(
     *,
     temperature: dict[str, Any],
     ids: Array | None,
+    operands: DTypeLike | None,
 ) -> list[Array]:
     """The losses `[n]` of a pair, one or one a direction: theirs is the mean.
 
@@ -63,18 +65,22 @@ def pair_losses(
       temperature: `logit_scale` and the bias that there is, by the names of the arguments of
         `functional.contrastive`.
       ids: integers [n].
+      operands: what the products of vectors are rounded to; `None` for their own dtype.
     """
     both = a.presence & b.presence
-    if config.method == "info_nce":
-        return _info_nce(config, a, b, ids=ids, **temperature)
-    if config.method == "sigmoid":
-        return _sigmoid(config, a, b, ids=ids, where=both, **temperature)
-    if config.method == "nt_xent":
-        options = {"decoupled": config.decoupled, "where": both}
-        return [nt_xent(a.vectors, b.vectors, **options, **temperature)]
     if config.method == "triplet":
         return [_triplet(config, a, b, ids=ids, where=both)]
-    return _supervised(config, a, b, ids=ids, where=both, **temperature)
+    options = dict(temperature)
+    if config.similarity == "cosine":
+        options["operand_dtype"] = operands
+    if config.method == "info_nce":
+        return _info_nce(config, a, b, ids=ids, **options)
+    if config.method == "sigmoid":
+        return _sigmoid(config, a, b, ids=ids, where=both, **options)
+    if config.method == "nt_xent":
+        options |= {"decoupled": config.decoupled, "where": both}
+        return [nt_xent(a.vectors, b.vectors, **options)]
+    return _supervised(config, a, b, ids=ids, where=both, **options)
 
 
 def _info_nce(
@@ -152,6 +158,7 @@ def _supervised(
             taught = pairwise_cosine_similarity(anchors.teacher, others.teacher)
             options["teacher_similarity"] = taught * logit_scale
             options["distillation"] = config.distillation
+            options.pop("operand_dtype", None)  # a teacher's are all held, and dense
         vectors = (anchors.vectors, others.vectors)
         losses.append(supervised_contrastive(*vectors, logit_scale=logit_scale, **options))
     return losses

@@ -156,7 +156,7 @@ def test_a_run_in_bfloat16_trains(tmp_path):
 
 
 def test_the_loss_rounds_products_alone():
-    """Not unit vectors' own gradients: what is left is little beside the rounding of the fields'."""
+    """Not gradients of unit vectors: what is left is little beside the rounding of the fields'."""
     config = ContrastiveOperatorConfig(
         input_fields=FIELDS, output_fields=["loss"], method="info_nce", features={"a": 64, "b": 64}
     )

@@ -132,8 +132,7 @@ def cudnn_attention(
     # Under `vmap` jax.nn wants all of them mapped or none, and over axis 0; the cotangent as well.
     never = _never(*joined, mask, bias)
     *joined, mask, bias = (
-        None if x is None else jnp.where(never, jnp.zeros_like(x), x)
-        for x in (*joined, mask, bias)
+        None if x is None else jnp.where(never, jnp.zeros_like(x), x) for x in (*joined, mask, bias)
     )
     output = jax.nn.dot_product_attention(
         *joined, mask=mask, bias=bias, scale=scale, implementation="cudnn"

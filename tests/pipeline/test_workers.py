@@ -1,14 +1,19 @@
 """Reading in Grain's processes: what threads give, whatever happens to a process."""
 
+import collections
+import itertools
 import json
 import os
+import secrets
 import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pipeline_sources import Marked, content, pipeline
 
+from datarax.pipeline.workers import SharedNames
 from datarax.sources.record import RecordError
 
 # One after another: each looks at what is left in the shared memory of the machine.
@@ -69,6 +74,53 @@ def test_a_worker_that_is_killed_stops_it_and_the_step_is_still_to_be_taken():
             go_on()
         got += [content(next(batches)) for _ in range(8 - len(got))]
         assert got == expected
+
+
+def marked_memory():
+    """What steps are handed on in, by its names."""
+    return {path for path in Path("/dev/shm").iterdir() if path.name.startswith("dx")}
+
+
+def test_what_a_killed_worker_had_in_shared_memory_goes_with_the_error():
+    before, shared = children(), marked_memory()
+    with pipeline("marked", workers=2, ahead=2) as batches:
+        next(batches)
+        assert marked_memory() > shared
+        for process in children() - before:
+            os.kill(process, signal.SIGKILL)
+        with pytest.raises(Exception, match=r"exit code|terminated|worker"):
+            collections.deque(map(next, itertools.repeat(batches, 20)))
+        wait_until(lambda: marked_memory() <= shared)
+
+
+def test_what_a_killed_worker_had_in_shared_memory_goes_on_close():
+    before, shared = children(), marked_memory()
+    batches = pipeline("marked", workers=1, ahead=2)
+    next(batches)
+    for process in children() - before:
+        os.kill(process, signal.SIGKILL)
+    batches.close()
+    batches.close()
+    wait_until(lambda: marked_memory() <= shared)
+
+
+def test_memory_of_steps_is_found_by_its_names():
+    names = SharedNames(secrets.token_hex(4))
+    number = 10**12
+    arrays = {"data": [np.arange(6.0).reshape(2, 3)], "presence": [np.zeros(0, bool)]}
+    step = {"number": number, "records": np.arange(2), "valid": np.ones(2, bool), "about": 1}
+    made = names({**step, **arrays})
+    assert made["data"][0].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert (made["records"].tolist(), made["number"], made["about"]) == ([0, 1], number, 1)
+    there = {path.name for path in marked_memory() if names.mark in path.name}
+    assert len(there) == 3
+    assert max(map(len, there)) < 30
+    empty = Path("/dev/shm", names.name(number + 1, 0))
+    empty.touch()  # as of one that was killed at once
+    names.remove(range(number + 1, number + 3), arrays=4)
+    assert {path.name for path in marked_memory() if names.mark in path.name} == there
+    names.remove(range(number, number + 1), arrays=4)
+    assert not {path.name for path in marked_memory() if names.mark in path.name}
 
 
 def test_errors_of_a_worker_are_raised_here():

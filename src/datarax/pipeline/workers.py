@@ -1,11 +1,17 @@
 """Reading in processes of Grain's, the results in order."""
 
+import contextlib
 import dataclasses
 import functools
 import multiprocessing
 import os
+import secrets
 import threading
+import time
+import traceback
 from collections.abc import Callable
+from multiprocessing import shared_memory
+from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
@@ -14,6 +20,7 @@ from datarax.pipeline.assembly import Assembler, Rows
 from datarax.pipeline.order import epoch_order
 
 FOREVER = 2**62  # steps
+PATIENCE = 1.0  # seconds that Grain has to let go of memory
 
 T = TypeVar("T")
 
@@ -82,6 +89,75 @@ class _Whole:
     content: Any
 
 
+@dataclasses.dataclass(frozen=True)
+class SharedNames:
+    """Names for the shared memory of steps, so that what a killed worker had can be found.
+
+    Grain would make names that only the worker knows.
+
+    Attributes:
+      mark: of one reading, that no other has.
+    """
+
+    mark: str
+
+    def __call__(self, step: dict[str, Any]) -> dict[str, Any]:
+        """The rows of a step, as `ReadStep` gives them, in shared memory."""
+        import grain.multiprocessing
+
+        place = 0
+
+        def share(array: np.ndarray) -> np.ndarray:
+            nonlocal place
+            name = self.name(step["number"], place)
+            place += 1
+            if not array.nbytes:
+                return array
+            memory = shared_memory.SharedMemory(name, create=True, size=array.nbytes)
+            shared = grain.multiprocessing.SharedMemoryArray.from_shared_memory(
+                memory, array.shape, array.dtype
+            )
+            np.copyto(shared, array)
+            return shared
+
+        arrays = {"records": share(step["records"]), "valid": share(step["valid"])}
+        lists = {name: list(map(share, step[name])) for name in ("data", "presence")}
+        return {**step, **arrays, **lists}
+
+    def name(self, number: int, place: int) -> str:
+        """Of the array at a place in step `number`: short, as some systems take 30 characters."""
+        return f"dx{self.mark}-{number:x}-{place:x}"
+
+    def remove(self, numbers: range, *, arrays: int) -> None:
+        """Remove what is there of steps of which nobody will hear, once all others let go of it."""
+        names = [self.name(number, place) for number in numbers for place in range(arrays)]
+        deadline = time.monotonic() + PATIENCE
+        while left := list(filter(None, map(_attached, names))):
+            late = time.monotonic() > deadline
+            for memory in left:
+                memory.close()
+                if late:
+                    _unlink(memory)
+            if late:
+                return
+            time.sleep(PATIENCE / 100)
+
+
+def _attached(name: str) -> shared_memory.SharedMemory | None:
+    try:
+        return shared_memory.SharedMemory(name)
+    except FileNotFoundError:
+        return None
+    except ValueError:  # its maker was killed before it had a size: it cannot be mapped
+        Path("/dev/shm", name).unlink(missing_ok=True)
+        return None
+
+
+def _unlink(memory: shared_memory.SharedMemory) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        memory.unlink()
+
+
 @functools.cache
 def end_with_parent() -> None:
     """End this worker when the process that began it does, which Grain's do not if it is killed."""
@@ -99,7 +175,9 @@ class WorkerReads(Generic[T]):
     """Steps read ahead by processes: `finish(number, rows)` in order, from `first` on.
 
     An error of a worker is raised where its result would have come, as is the end of a worker that
-    was killed. The processes end on `close`, and when the object is let go.
+    was killed. The processes end on `close`, and when the object is let go; what a killed one had
+    in shared memory goes on `close`. Grain keeps four threads for all its readers in this process,
+    which remain.
 
     Args:
       assembler: what fills the rows; its source must go into another process (pickle).
@@ -129,16 +207,27 @@ class WorkerReads(Generic[T]):
             flags.FLAGS.mark_as_parsed()
         self._assembler = assembler
         self._finish = finish
+        self._error: BaseException | None = None
+        self._next = first
+        # a worker's queue, as much again taken from it, and what goes in and out of these
+        self._under_way = workers * (2 * ahead + 4)
+        self._names = SharedNames(secrets.token_hex(4))
         dataset = grain.MapDataset.range(first, FOREVER).map(ReadStep(assembler, stretch))
         reading = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, ahead))
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=ahead)
-        self._steps = iter(dataset.to_iter_dataset(reading).mp_prefetch(options))
+        steps = dataset.to_iter_dataset(reading).map(self._names)  # shared at the last moment
+        self._steps: Any = iter(steps.mp_prefetch(options))
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> T:
-        found = next(self._steps)
+        try:
+            found = next(self._steps)
+        except BaseException as error:
+            self._error = error
+            raise
+        self._next = found["number"] + 1
         metadata, faults, skipped = found["about"].content
         rows = Rows(
             found["records"],
@@ -152,5 +241,14 @@ class WorkerReads(Generic[T]):
         return self._finish(found["number"], rows)
 
     def close(self) -> None:
-        """End the processes."""
+        """End the processes, and remove what they leave."""
+        if self._steps is None:
+            return
         self._steps.close()
+        self._steps = None  # and with it what was read ahead
+        if self._error is not None:  # the frames of Grain's threads hold it, and the last step
+            traceback.clear_frames(self._error.__traceback__)
+            self._error = None
+        arrays = 2 + len(self._assembler.spec) + len(self._assembler.optional)
+        under_way = range(self._next, self._next + self._under_way)
+        self._names.remove(under_way, arrays=arrays)

@@ -5,6 +5,7 @@ A benchmark is a file with `def report(quick: bool) -> Report`; `benchmarks/run.
 
 import functools
 import gc
+import math
 import os
 import platform
 import statistics
@@ -123,6 +124,12 @@ def paired(times: Mapping[str, np.ndarray], name: str, base: str) -> Spread:
     return Spread(float(middle), float(low), float(high))
 
 
+def spread(times: np.ndarray) -> float:
+    """How far the tenth and the ninetieth percentile of the rounds are apart, of their median."""
+    low, middle, high = np.quantile(times, [0.1, 0.5, 0.9])
+    return float((high - low) / middle)
+
+
 def fastest(times: Mapping[str, np.ndarray], names: Iterable[str]) -> str:
     """The variant of the lowest median: a floor is raced over its tile sizes."""
     return min(names, key=lambda name: float(np.median(times[name])))
@@ -174,12 +181,32 @@ def environment() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "amx": "amx_bf16" in flags,
         "load": round(os.getloadavg()[0], 2),
+        "numpy GFLOP/s": round(_numpy_rate()),
         "python": platform.python_version(),
         "jax": jax.__version__,
         "jaxlib": jaxlib.__version__,
         **{name: _version(name) for name in ("flax", "optax", "ott-jax")},
         "commit": _commit() or "none",
     }
+
+
+def stolen_seconds() -> float:
+    """Of all cores since the start, what the host gave to others; 0 where that is not known."""
+    if not Path("/proc/stat").exists():
+        return 0.0
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    return int(fields[8]) / os.sysconf("SC_CLK_TCK")
+
+
+def _numpy_rate() -> float:
+    """GFLOP/s of NumPy's float32 product, the best of five."""
+    x = np.random.default_rng(0).normal(size=(1024, 1024)).astype(np.float32)
+    best = math.inf
+    for _ in range(6):
+        start = time.perf_counter()
+        x @ x
+        best = min(best, time.perf_counter() - start)
+    return 2e-9 * len(x) ** 3 / best
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:

@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from harness import Limit, Spread, environment, markdown
+from harness import Limit, Spread, environment, markdown, stolen_seconds
 
 NAMES = (
     "dispatch",
@@ -42,11 +42,12 @@ def main() -> int:
     found, missed = {}, []
     for name in options.only:
         print(f"\n# {name}", flush=True)
-        about, start = environment(), time.perf_counter()
+        about, start, stolen = environment(), time.perf_counter(), stolen_seconds()
         report = import_module(name).report(quick=options.quick)
         about |= {
             "load after": environment()["load"],
             "seconds": round(time.perf_counter() - start),
+            "stolen seconds": round(stolen_seconds() - stolen, 1),
         }
         found[name] = {"about": about, **asdict(report)}
         missed += [str(limit) for limit in report.missed]

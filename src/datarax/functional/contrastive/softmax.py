@@ -101,7 +101,7 @@ def info_nce(
         negative. Under `shard_map` over it, all arrays with n are a device's own rows, extra
         columns are the same on each device, and so is the loss a device's own. Otherwise the
         arrays are global. `None` takes the axis from the type of `a`; see `spread_of`.
-      collective: how devices exchange rows, `"gather"` or `"ring"`; see `mesh_logsumexp`. `None`
+      collective: how devices exchange rows, `"gather"` or `"ring"`; see `mesh_logsumexp`, `mesh_rows`. `None`
         chooses by the memory. On one device it is not read.
 
     Returns:

@@ -99,10 +99,12 @@ def softmax_statistics(
             own = _from(local.own, index)
             whole = _scaled_logits(rows, y_part, scale, alike=x is y)
             logits = _excluded(whole, local, there)
-            sums = _with_exponentials(*found[:2], logits, axis=1)
+            peak, total, before = found
+            sums = _with_exponentials(peak, total, logits, axis=1)
             if part is not None:
-                part = _with_exponentials(*part, logits, axis=0)
-            return (*sums, picked(whole, own, found[2])), part
+                peak, total = part
+                part = _with_exponentials(peak, total, logits, axis=0)
+            return (*sums, picked(whole, own, before)), part
 
         none = None if local.own is None else jnp.zeros_like(rows, shape=len(rows), dtype=wide)
         found = (*_nothing(rows, len(rows), dtype=wide), none)

@@ -101,8 +101,8 @@ def info_nce(
         negative. Under `shard_map` over it, all arrays with n are a device's own rows, extra
         columns are the same on each device, and so is the loss a device's own. Otherwise the
         arrays are global. `None` takes the axis from the type of `a`; see `spread_of`.
-      collective: how devices exchange rows, `"gather"` or `"ring"`; see `mesh_logsumexp`, `mesh_rows`. `None`
-        chooses by the memory. On one device it is not read.
+      collective: how devices exchange rows, `"gather"` or `"ring"`; see `mesh_logsumexp` and
+        `mesh_rows`. `None` chooses by the memory. On one device it is not read.
 
     Returns:
       One loss per row, at least float32, in [0, inf) (any sign if decoupled); 0 for `n == 1`. The

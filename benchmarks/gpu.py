@@ -163,7 +163,10 @@ def size(out: Report, n: int, *, rounds: int) -> None:
     fits = {name: loss for name, loss in rivals.items() if temporary(loss, data) < room()}
     losses |= fits
     floors: dict[str, Run] = {
-        f"bare {count}, tile {tile}": partial(jax.jit(partial(bare, tile=tile, count=count)), a, b)
+        f"bare {count}, tile {tile}{way}": partial(
+            jax.jit(partial(bare, tile=tile, count=count, across=not way)), a, b
+        )
+        for way in ("", ", down the columns")
         for count in (3, 4)
         for tile in TILES
         if tile <= n or tile == TILES[0]

@@ -78,6 +78,12 @@ def report(quick: bool) -> Report:
     for kind in KINDS:
         with tempfile.TemporaryDirectory() as folder:
             measure(out, kind, Path(folder), records=128 if quick else kind.records, quick=quick)
+    out.note(
+        "A picture of 64 x 64 is decoded in about 130 us, 100 of them without the interpreter's "
+        "lock: a tenth more is 14 us for reading, fields, batch and order, and what a thread waits "
+        "for the lock counts double. ArrayRecord's own seek and read take 4.5 us of it, all under "
+        "the lock (its `read([row])` lets it go and takes 7)."
+    )
     present = rivals_present()
     if "webdataset" in present:
         out.note(

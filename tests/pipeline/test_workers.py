@@ -76,16 +76,23 @@ def test_a_worker_that_is_killed_stops_it_and_the_step_is_still_to_be_taken():
         assert got == expected
 
 
-def marked_memory():
-    """What steps are handed on in, by its names."""
-    return {path for path in Path("/dev/shm").iterdir() if path.name.startswith("dx")}
+@pytest.fixture
+def marked_memory(monkeypatch):
+    """What steps are handed on in, by its names: of this test alone, as others run beside it."""
+    mark = f"{os.getpid():x}"
+    monkeypatch.setattr(secrets, "token_hex", lambda _: mark)
+
+    def found():
+        return {path for path in Path("/dev/shm").iterdir() if path.name.startswith(f"dx{mark}-")}
+
+    return found
 
 
-def test_what_a_killed_worker_had_in_shared_memory_goes_with_the_error():
+def test_what_a_killed_worker_had_in_shared_memory_goes_with_the_error(marked_memory):
     before, shared = children(), marked_memory()
     with pipeline("marked", workers=2, ahead=2) as batches:
         next(batches)
-        assert marked_memory() > shared
+        wait_until(lambda: marked_memory() > shared)  # read ahead
         for process in children() - before:
             os.kill(process, signal.SIGKILL)
         with pytest.raises(Exception, match=r"exit code|terminated|worker"):
@@ -93,10 +100,11 @@ def test_what_a_killed_worker_had_in_shared_memory_goes_with_the_error():
         wait_until(lambda: marked_memory() <= shared)
 
 
-def test_what_a_killed_worker_had_in_shared_memory_goes_on_close():
+def test_what_a_killed_worker_had_in_shared_memory_goes_on_close(marked_memory):
     before, shared = children(), marked_memory()
     batches = pipeline("marked", workers=1, ahead=2)
     next(batches)
+    wait_until(lambda: marked_memory() > shared)  # read ahead
     for process in children() - before:
         os.kill(process, signal.SIGKILL)
     batches.close()

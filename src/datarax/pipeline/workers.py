@@ -246,9 +246,11 @@ class WorkerReads(Generic[T]):
             return
         self._steps.close()
         self._steps = None  # and with it what was read ahead
+        first = self._next
         if self._error is not None:  # the frames of Grain's threads hold it, and the last step
             traceback.clear_frames(self._error.__traceback__)
             self._error = None
+            first -= 1  # a name that is removed leaves its memory to whoever has it mapped
         arrays = 2 + len(self._assembler.spec) + len(self._assembler.optional)
-        under_way = range(self._next, self._next + self._under_way)
+        under_way = range(max(first, 0), self._next + self._under_way)
         self._names.remove(under_way, arrays=arrays)

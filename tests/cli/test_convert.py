@@ -37,6 +37,20 @@ def test_convert_takes_shards_that_a_shell_has_listed_in_their_order(tmp_path):
     assert made == [("b.txt", b"1"), ("a.txt", b"1")]
 
 
+def test_convert_takes_limits_from_a_config(tmp_path):
+    parts = [("a", {"txt": b"short"}), ("b", {"txt": b"a long caption"})]
+    tar_file(tmp_path / "a.tar", parts)
+    config = tmp_path / "c.toml"
+    config.write_text("[limits]\nmember_bytes = 10\n")
+    line = [str(tmp_path / "a.tar"), str(tmp_path / "out"), "--config", str(config)]
+    assert CliRunner().invoke(app, line).stdout.startswith("1 record in 1 shard")
+    assert members(tmp_path / "out" / "data-000000.tar") == [("a.txt", b"short")]
+    config.write_text("[fields]\n")
+    wrong = CliRunner().invoke(app, line)
+    assert wrong.exit_code == 1
+    assert user_message(wrong.exception) == f"{config} has no table [limits]"
+
+
 @pytest.mark.parametrize("name", ["out1.parquet", "a.arrow", "b.TAR.GZ", "c.jsonl"])
 def test_convert_makes_no_directory_that_is_called_like_a_shard(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -111,7 +111,7 @@ def test_limits_say_which_parts_are_too_large_and_are_part_of_the_conversion(tmp
     path, out = tar_file(tmp_path / "in" / "a.tar", records), tmp_path / "out"
     limits = Limits(member_bytes=998)
     for _ in range(2):
-        assert "1 records in 1 shard" in convert_shards(path, out, limits=limits)
+        assert "1 record in 1 shard" in convert_shards(path, out, limits=limits)
     assert [name for name, _ in members(out / "data-000000.tar")] == ["small.txt"]
     with pytest.raises(ValueError, match=r"limits \{'member_bytes': 998\} there, None now"):
         convert_shards(path, out)

@@ -2,11 +2,12 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from datarax.train.config import SHARD_SUFFIXES
+from datarax.train.settings import read_toml
 
 _FORMATS = {".tar": "tar", ".parquet": "parquet", ".arrow": "arrow", ".arrayrecord": "arrayrecord"}
 
@@ -26,6 +27,9 @@ def convert(
     shard_records: Annotated[
         int, typer.Option(metavar="N", min=1, help="Records of a shard, at most.")
     ] = 1000,
+    config: Annotated[
+        Path | None, typer.Option(metavar="TOML", help="Its [limits]; else the usual ones.")
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete the conversion in DST first.")
     ] = False,
@@ -40,9 +44,25 @@ def convert(
 
     from datarax.conversion import convert_shards
 
-    typer.echo(
-        convert_shards(source, out, format=format, shard_records=shard_records, overwrite=overwrite)
+    done = convert_shards(
+        source,
+        out,
+        format=format,
+        shard_records=shard_records,
+        overwrite=overwrite,
+        limits=None if config is None else _limits(config, data=source[0]),
     )
+    typer.echo(done)
+
+
+def _limits(config: Path, *, data: str) -> Any:
+    from datarax.train.config import TrainConfig
+    from datarax.train.towers import limits_of
+
+    settings = read_toml(config)
+    if "limits" not in settings:
+        raise ValueError(f"{config} has no table [limits]")
+    return limits_of(TrainConfig(data=data, limits=settings["limits"]))
 
 
 def _check_directory(out: str, *, format: str, given: list[str]) -> None:

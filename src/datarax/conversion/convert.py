@@ -176,7 +176,8 @@ def _summary(shards: Shards, out: Path, *, made: int, number: int, ledger: Ledge
     there = f" ({number - made} were there)" if made < number else ""
     lost = f"; {ledger.summary()}" if ledger.total else ""
     shards_made = "1 shard" if number == 1 else f"{number} shards"
-    return f"{len(shards) - len(bad)} records in {shards_made} in {out}{there}{lost}"
+    kept = len(shards) - len(bad)
+    return f"{kept} record{'s' if kept != 1 else ''} in {shards_made} in {out}{there}{lost}"
 
 
 def _told(changed: collections.Counter[str]) -> str:

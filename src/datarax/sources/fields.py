@@ -207,7 +207,7 @@ class Fields:
 
     @classmethod
     def infer(cls, shards: Shards, *, limits: Limits | None = None) -> "Fields":
-        """What the first records suggest; see `field_inference.infer_options`. It is logged.
+        """What a sample of the records suggests; see `field_inference.infer_options`. It is logged.
 
         Raises:
           ValueError: if they suggest nothing.
@@ -216,7 +216,7 @@ class Fields:
 
         chosen = limits or Limits()
         made = cls.from_mapping(infer_options(shards, limits=chosen), limits=chosen)
-        logger.info("fields, inferred from the first records:\n%s", made)
+        logger.info("fields, inferred from a sample of the records:\n%s", made)
         return made
 
     def read(self, raw: RawRecord) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ class FilesSource(ShardedSource):
     Args:
       paths: files, directories of them, globs, brace ranges, URLs: see `expand_paths`.
       fields: what a record's parts become, or the mapping of it that a TOML file has; `None` infers
-        it from the first records.
+        it from a sample of the records.
       limits: on what the parts may ask for; `None` leaves those of `fields`, or the usual ones.
 
     Raises:

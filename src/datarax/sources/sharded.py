@@ -33,7 +33,7 @@ class ShardedSource(DataSourceModule):
 
     Args:
       shards: the files.
-      fields: what a record's parts become; `None` infers it from the first records.
+      fields: what a record's parts become; `None` infers it from a sample.
       limits: on what the parts may ask for; `None` leaves those of `fields`, or the usual ones.
 
     Raises:

@@ -16,7 +16,7 @@ from datarax.train.towers import fields_of, fit_towers, limits_of
 
 
 def with_fields(config: TrainConfig) -> TrainConfig:
-    """The configuration with fields and towers written out, as the first records suggest them.
+    """The configuration with fields and towers written out, as its records suggest them.
 
     A configuration of glyphs, or one that has both, is given back as it is.
 

@@ -47,7 +47,7 @@ def report(quick: bool) -> Report:
     out = Report("Contrastive losses")
     sizes = (512,) if quick else (4096, 8192)
     for n in sizes:
-        symmetric(out, n, rounds=3 if quick or n > 4096 else 5)
+        symmetric(out, n, rounds=3 if quick else 5)
     one_pass(out, sizes[0], rounds=3 if quick else 5)
     rounded(out, sizes[0], rounds=3 if quick else 15)
     memory(out, sizes, large=(2048, 64) if quick else (65536, 256))
@@ -58,7 +58,8 @@ def report(quick: bool) -> Report:
         "Bare products are tiled as ours are, and have nothing between them but, in bf16, the cast "
         "of the logits; every ratio is to the fastest of the forms raced. Every gradient is "
         "returned, the scale's too. The loss in open_clip's form makes both matrices of logits "
-        "and two cross-entropies."
+        "and two cross-entropies. Compiling ours takes more than twice as long as naive: a loop of "
+        "rows and one of columns in it, for the loss and again for its gradients."
     )
     return out
 

@@ -191,7 +191,7 @@ class ContrastiveOperator(CrossModalOperator):
             return super().apply_batch(batch, stats)
         self.check_batch(batch)
         made = {n: self._projected(n, _values(config, batch, n)) for n in config.input_fields}
-        # Wide: the loss rounds them for its products alone, and their gradients not at all.
+        # Wide: the loss rounds them for its products alone.
         vectors = {n: safe_l2_normalize(x.astype(accumulation_dtype(x))) for n, x in made.items()}
         masks = {name: _mask(config, batch, name) for name in config.input_fields}
         every = jnp.ones(batch.batch_size, bool)

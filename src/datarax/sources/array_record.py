@@ -85,8 +85,8 @@ class ArrayRecordShard:
           RecordError: if it cannot be read, or is no such map.
           OSError: if the file is gone, or has changed, which is asked once a second.
         """
-        if not 0 <= row < len(self):
-            raise IndexError(f"record {row} of {len(self)} in {self.name}")
+        if not 0 <= row < self._count:
+            raise IndexError(f"record {row} of {self._count} in {self.name}")
         key, field = str(row), ""
         most = self.limits.member_bytes
         try:

@@ -68,14 +68,14 @@ class TarShard:
             except DecodeError as error:
                 lost.append(("", str(error)))
         self._index = EMPTY if lost else _index_of(self._bytes)
-        self._places = self._index.places()
+        self._places, self._count = self._index.places(), len(self._index)
         most = self._index.sizes.max(initial=0)
         self._may_refuse = bool(self._index.flaws.any() or most > self.limits.member_bytes)
         lost += self._index.lost
         self.faults = tuple(Fault(self.name, key, reason=reason) for key, reason in lost)
 
     def __len__(self) -> int:
-        return len(self._index)
+        return self._count
 
     def read(self, row: int) -> RawRecord:
         """Record `row`: the bytes of its members by suffix.
@@ -85,8 +85,8 @@ class TarShard:
           RecordError: if one of its members is refused.
           OSError: if the file cannot be read, or has changed.
         """
-        if not 0 <= row < len(self):
-            raise IndexError(f"record {row} of {len(self)} in {self.name}")
+        if not 0 <= row < self._count:
+            raise IndexError(f"record {row} of {self._count} in {self.name}")
         key, names, offsets, sizes = self._places(row)
         if self._may_refuse:
             self._refuse(row, key, names, sizes)

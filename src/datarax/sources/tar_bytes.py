@@ -63,7 +63,9 @@ class LocalBytes:
     def read(self, offset: int, size: int) -> bytes:
         """As `Bytes.read`."""
         if (kept := self._handle) is not None:
-            return self._read(kept, offset, size)
+            self._watch.ask(self._check_version, kept)
+            piece = os.pread(kept, size, offset)
+            return piece if len(piece) == size else self._read(kept, offset, size)
         handle = self._open()
         try:
             return self._read(handle, offset, size)

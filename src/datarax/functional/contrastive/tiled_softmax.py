@@ -93,11 +93,12 @@ def softmax_statistics(
 
     def body(carry: Any, block: Any) -> tuple[Any, Any]:
         rows, local = block
+        scaled = _scaled(rows, scale, alike=x is y)
 
         def chunk(found: Any, part: Any, given: Any) -> tuple[Any, Any]:
             y_part, there, index = given
             own = _from(local.own, index)
-            whole = _scaled_logits(rows, y_part, scale, alike=x is y)
+            whole = _logits(scaled, y_part)
             logits = _excluded(whole, local, there)
             peak, total, before = found
             sums = _with_exponentials(peak, total, logits, axis=1)
@@ -140,11 +141,11 @@ def softmax_gradients(
 
     def body(carry: Any, block: Any) -> tuple[Any, Any]:
         rows, local, known = block
-        across = turned(rows)
+        across, scaled = turned(rows), _scaled(rows, unit, alike=x is y)
 
         def chunk(found: Any, part: Any, given: Any) -> tuple[Any, Any]:
             y_part, there, index, (column_lse, columns) = given
-            whole = _scaled_logits(rows, y_part, unit, alike=x is y)
+            whole = _logits(scaled, y_part)
             logits = _excluded(whole, local, there)
             w = known.rows[:, None] * jnp.exp(logits - known.row_lse[:, None])
             if columns is not None:
@@ -186,7 +187,7 @@ def softmax_row_gradients(
 
     def body(carry: Any, block: Any) -> tuple[Any, Any]:
         rows, local = block
-        whole = _scaled_logits(rows, y, scale, alike=x is y)
+        whole = _logits(_scaled(rows, scale, alike=x is y), y)
         logits = _excluded(whole, local, of_columns(marks))
         row_max = jnp.max(logits, axis=1)
         exponentials = jnp.exp(logits - finite(row_max)[:, None])
@@ -272,14 +273,19 @@ def _excluded(logits: Array, local: Marks, there: Marks) -> Array:
     return logits
 
 
-def _scaled_logits(rows: Array, y: Array, scale: Array, *, alike: bool) -> Array:
-    """The scale goes into the rows: times the product, XLA fuses it with the shift into one
-    rounding, so that a row's largest logit is no longer exactly its maximum. A narrow operand
-    would be rounded by it, and a matrix of x with itself would lose its symmetry.
+def _scaled(rows: Array, scale: Array, *, alike: bool) -> tuple[Array, Array | None]:
+    """What is multiplied with y, and what the product is multiplied with then.
+
+    The scale goes into the rows: times the product, XLA fuses it with the shift into one rounding,
+    so that a row's largest logit is no longer exactly its maximum. A narrow operand would be
+    rounded by it, and a matrix of x with itself would lose its symmetry.
     """
-    if alike or is_narrow(rows):
-        return logits_of(rows, y) * scale
-    return logits_of(rows * scale, y)
+    return (rows, scale) if alike or is_narrow(rows) else (rows * scale, None)
+
+
+def _logits(scaled: tuple[Array, Array | None], y: Array) -> Array:
+    rows, scale = scaled
+    return logits_of(rows, y) if scale is None else logits_of(rows, y) * scale
 
 
 def _row_side(

@@ -42,6 +42,11 @@ def with_diagonal(marks: Marks, x: Array) -> Marks:
     return marks._replace(own=jnp.arange(x.shape[0], dtype=jnp.int32))
 
 
+def counted_from(own: Array | None, index: Array) -> Array | None:
+    """The own columns, counted from the first of a chunk whose columns are `index`."""
+    return None if own is None else own - index[0]
+
+
 def picked(products: Array, own: Array | None, before: Array | None = None) -> Array | None:
     """The entry of each row in its own column; `before` where that is no column of these."""
     if own is None:

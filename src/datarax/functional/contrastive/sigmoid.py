@@ -200,7 +200,7 @@ def _tiled(
     x, y = (without_absent(v, where) for v in common_dtype(a, b))
     labels = jnp.arange(len(x), dtype=jnp.int32) if ids is None else ids
     losses = sigmoid_rows(
-        Tiling.of(x, y, tile=tile, operands=operands),
+        Tiling.of(x, y, tile=tile, operands=operands, chunked=True),
         x,
         y,
         line,

@@ -21,11 +21,20 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from datarax.functional.contrastive.marks import Marks, of_rows, picked, without_own
+from datarax.functional.checks import accumulation_dtype
+from datarax.functional.contrastive.marks import (
+    Marks,
+    counted_from,
+    of_columns,
+    of_rows,
+    picked,
+    without_own,
+)
 from datarax.functional.contrastive.tiles import (
     columns_of,
     logits_of,
     no_columns,
+    scan_columns,
     scan_rows,
     turned,
     weighted_rows,
@@ -68,19 +77,34 @@ def sigmoid_row_gradients(
     sides: tuple[bool, bool] = (True, True),
 ) -> tuple[Sums, Array | None, Array | None]:
     """The sums, G y and G^T x; one product, and one for each of the `sides`."""
+    wide = accumulation_dtype(x)
+    given = (y, of_columns(marks), jnp.arange(len(y), dtype=jnp.int32))
 
     def body(carry: Any, block: Any) -> tuple[Any, Any]:
         rows, local = block
-        products = logits_of(rows, y)
-        signed, positive = _signed_logits(products, line, local, marks)
-        decay = _decay(signed)
-        losses = jnp.sum(_softplus(signed, decay), axis=1)
-        slopes = without_own(_slopes(signed, decay, positive), local.own)
-        total = jnp.sum(slopes, axis=1)
-        own = None if local.own is None else picked(products, local.own) * line.scale + line.bias
-        of_x = weighted_rows(slopes, y) if sides[0] else None
-        carry = carry + columns_of(turned(rows), slopes) if sides[1] else None
-        return carry, (losses, total, own, of_x)
+        across = turned(rows)
+
+        def chunk(found: Any, part: Any, given: Any) -> tuple[Any, Any]:
+            losses, total, before, of_x = found
+            y_part, there, index = given
+            own = counted_from(local.own, index)
+            products = logits_of(rows, y_part)
+            signed, positive = _signed_logits(products, line, local, there)
+            decay = _decay(signed)
+            losses += jnp.sum(_softplus(signed, decay), axis=1)
+            slopes = without_own(_slopes(signed, decay, positive), own)
+            total += jnp.sum(slopes, axis=1)
+            if sides[0]:
+                of_x += weighted_rows(slopes, y_part)
+            part = None if part is None else part + columns_of(across, slopes)
+            return (losses, total, picked(products, own, before), of_x), part
+
+        zero = jnp.zeros_like(rows, shape=len(rows), dtype=wide)
+        of_x = jnp.zeros_like(rows, dtype=wide) if sides[0] else None
+        found = (zero, zero, None if local.own is None else zero, of_x)
+        found, carry = scan_columns(chunk, found, carry, given, rows=len(rows))
+        losses, total, own, of_x = found
+        return carry, (losses, total, None if own is None else own * line.scale + line.bias, of_x)
 
     none = no_columns(x, y) if sides[1] else None
     columns, (*sums, of_x) = scan_rows(body, none, (x, of_rows(marks)), tile=tile)

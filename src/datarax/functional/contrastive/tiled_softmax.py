@@ -30,6 +30,7 @@ from jaxtyping import Array
 from datarax.functional.checks import accumulation_dtype
 from datarax.functional.contrastive.marks import (
     Marks,
+    counted_from,
     of_columns,
     of_rows,
     picked,
@@ -97,7 +98,7 @@ def softmax_statistics(
 
         def chunk(found: Any, part: Any, given: Any) -> tuple[Any, Any]:
             y_part, there, index = given
-            own = _from(local.own, index)
+            own = counted_from(local.own, index)
             whole = _logits(scaled, y_part)
             logits = _excluded(whole, local, there)
             peak, total, before = found
@@ -150,7 +151,7 @@ def softmax_gradients(
             w = known.rows[:, None] * jnp.exp(logits - known.row_lse[:, None])
             if columns is not None:
                 w += columns[None, :] * jnp.exp(logits - column_lse[None, :])
-            w = without_own(w, _from(local.own, index))
+            w = without_own(w, counted_from(local.own, index))
             if sides[0]:
                 found += weighted_rows(w, y_part)
             else:
@@ -254,11 +255,6 @@ def _with_exponentials(
     top = jnp.maximum(peak, jnp.max(logits, axis=axis))
     below = jnp.exp(logits - jnp.expand_dims(finite(top), axis))
     return top, total * shrinkage(peak, top) + jnp.sum(below, axis=axis)
-
-
-def _from(own: Array | None, index: Array) -> Array | None:
-    """The own columns, counted from the first of a chunk."""
-    return None if own is None else own - index[0]
 
 
 def _excluded(logits: Array, local: Marks, there: Marks) -> Array:

@@ -60,9 +60,9 @@ def report(quick: bool) -> Report:
         "returned, the scale's too. The loss in open_clip's form makes both matrices of logits "
         "and two cross-entropies. Compiling ours takes more than twice as long as naive: a loop of "
         "rows and one of columns in it, for the loss and again for its gradients. "
-        "At 8192 rows ours was between 1.07 and 1.14 of the floor from run to run: a tenth is spent "
-        "on exponentials and maxima, of blocks that a cache holds. The floor is the faster order of "
-        "the products; beside the usual one (`down the columns`) ours is at 0.98 to 1.04."
+        "At 8192 rows ours was between 1.07 and 1.14 of the floor from run to run: a tenth is "
+        "spent on exponentials and maxima, of blocks that a cache holds. The floor is the faster "
+        "order of the products; beside the usual one (`down the columns`) ours is at 0.98 to 1.04."
     )
     return out
 

@@ -28,7 +28,7 @@ from datarax.operators.contrastive_config import (
     READ_BY,
     ContrastiveOperatorConfig,
 )
-from datarax.operators.pair_losses import Columns, Side, pair_losses
+from datarax.operators.pair_losses import Columns, Side, narrow_dtype, pair_losses
 
 
 class ContrastiveOperator(CrossModalOperator):
@@ -258,7 +258,7 @@ class ContrastiveOperator(CrossModalOperator):
             temperature = self._scalars(config)
             if config.per_pair_temperature:
                 temperature = {name: x[place] for name, x in temperature.items()}
-            options = {"ids": _ids(config, batch), "operands": _operands(batch, a, b)}
+            options = {"ids": _ids(config, batch), "operands": narrow_dtype(batch[a], batch[b])}
             parts = pair_losses(config, sides[a], sides[b], temperature=temperature, **options)
             losses += parts
             where += [presence[a] & presence[b]] * len(parts)
@@ -363,12 +363,6 @@ def _logit_scale(config: ContrastiveOperatorConfig) -> LogitScale:
 
 def _ids(config: ContrastiveOperatorConfig, batch: Batch) -> Array | None:
     return None if config.ids_field is None else jnp.asarray(batch[config.ids_field])
-
-
-def _operands(batch: Batch, a: str, b: str) -> Any:
-    """What products are rounded to: the fields' dtype, if it is a narrow one."""
-    dtype, other = batch[a].dtype, batch[b].dtype
-    return dtype if dtype == other and jnp.finfo(dtype).bits < 32 else None
 
 
 def _values(config: ContrastiveOperatorConfig, batch: Batch, name: str) -> Array:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
@@ -81,6 +82,11 @@ def pair_losses(
         options |= {"decoupled": config.decoupled, "where": both}
         return [nt_xent(a.vectors, b.vectors, **options)]
     return _supervised(config, a, b, ids=ids, where=both, **options)
+
+
+def narrow_dtype(a: Array, b: Array) -> DTypeLike | None:
+    """What the products of two fields are rounded to: their dtype, if it is below float32."""
+    return a.dtype if a.dtype == b.dtype and jnp.finfo(a.dtype).bits < 32 else None
 
 
 def _info_nce(

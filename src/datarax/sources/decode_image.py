@@ -30,8 +30,8 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# NumPy lets other threads run while it copies more than this; waiting for the interpreter's lock
-# then takes longer than the copy.
+# Up to so many bytes are copied under the interpreter's lock. NumPy would let go of it, and to wait
+# for it again takes longer than the copy.
 HELD_BYTES = 2**16
 HAS_SIMPLEJPEG = importlib.util.find_spec("simplejpeg") is not None
 

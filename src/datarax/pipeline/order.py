@@ -86,19 +86,15 @@ def _encrypt(numbers: np.ndarray, key: int, *, bits: int) -> np.ndarray:
     word = bits // 2
     mask = (1 << word) - 1
     left, right = numbers >> word, numbers & mask
-
-    def mixed(x: np.ndarray) -> np.ndarray:
-        def turned(by: int) -> np.ndarray:
-            return x << by & mask | x >> (word - by)
-
-        return turned(1) & turned(8) ^ turned(2)
-
     for round_key in _round_keys(key):
-        left, right = right, left ^ mixed(right) ^ (round_key & mask)
+        twice = right << word | right  # a word of it is the right one, turned
+        mixed = twice >> (word - 1) & twice >> (word - 8) ^ twice >> (word - 2)
+        left, right = right, (left ^ mixed ^ round_key) & mask
     return left << word | right
 
 
-def _round_keys(key: int) -> list[int]:
+@functools.lru_cache(maxsize=8)
+def _round_keys(key: int) -> tuple[int, ...]:
     """As C++ defines `std::seed_seq{key}.generate` for four 32-bit words."""
     full = 2**32 - 1
     words = [0x8B8B8B8B] * ROUNDS
@@ -120,4 +116,4 @@ def _round_keys(key: int) -> list[int]:
         words[after] ^= first
         words[third] ^= second
         words[k] = second
-    return words
+    return tuple(words)

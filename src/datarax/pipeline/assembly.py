@@ -72,6 +72,7 @@ class Assembler:
         self._tops: dict[str, Path] = {path[0]: path for path in self.spec if len(path) == 1}
         self.lengths = _checked_lengths(source, self.spec) if fit_lengths else {}
         self._paths = {name: path for path, name, _, _ in self._expected}
+        self._columnar, self._read_into = columnar(source), bulk_reader(source)
 
     def empty(self, records: np.ndarray, size: int) -> Rows:
         """Rows to be filled, and padding; none of them valid."""
@@ -95,14 +96,12 @@ class Assembler:
           ValueError: if a record does not fit the source's own spec.
           OSError: if a file cannot be read.
         """
-        if (many := columnar(self.source)) is not None:
-            self._take(many, rows, slice(start, stop))
-            return
-        read_into = bulk_reader(self.source)
-        if read_into is None:
-            self._fill_one_by_one(rows, start, stop)
+        if self._columnar is not None:
+            self._take(self._columnar, rows, slice(start, stop))
+        elif self._read_into is not None:
+            self._fill_at_once(self._read_into, rows, start, stop)
         else:
-            self._fill_at_once(read_into, rows, start, stop)
+            self._fill_one_by_one(rows, start, stop)
 
     def _fill_at_once(self, read_into: ReadInto, rows: Rows, start: int, stop: int) -> None:
         part = slice(start, stop)

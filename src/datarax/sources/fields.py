@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
 import logging
@@ -246,34 +247,44 @@ class Fields:
         """
         limits = self.limits
         most = limits.member_bytes
-        targets = []
-        for name, field in self.fields.items():
-            keys = (name, f"{name}_mask") if _is_masked(field) else (name,)
-            decoder = field.decoder
-            into = decoder.decode_into if isinstance(decoder, DecodesInto) else None
-            targets.append((field, field.parts, keys, [columns[key] for key in keys], into))
+        targets = [
+            (field, field.parts, keys, _rows_of([columns[key] for key in keys]), into)
+            for field, keys, into in self._targets
+        ]
 
         def write(row: int, raw: RawRecord) -> list[str]:
             parts = raw.parts
             parsed: dict[str, Any] = {}
             lacking: list[str] = []
-            for field, names, keys, own, into in targets:
+            for field, names, keys, rows, into in targets:
                 try:
                     part = parts.get(names[0])
                     if type(part) is not bytes or len(part) > most:
                         part = find_part(parts, names, parsed=parsed, limits=limits)
                     if part is not None and into is not None:
-                        into(part, [column[row] for column in own], limits=limits)
+                        into(part, rows[row], limits=limits)
                     elif part is None and field.missing == "mask":
                         lacking.extend(keys)
                     else:
                         arrays = self._decoded(keys[0], field, raw, part)
-                        _write(arrays, own, row, f"record {raw.key!r}: field {keys[0]!r}")
+                        _write(arrays, rows[row], f"record {raw.key!r}: field {keys[0]!r}")
                 except DecodeError as error:
                     raise FieldError(keys[0], str(error)) from error
             return lacking
 
         return write
+
+    @functools.cached_property
+    def _targets(self) -> list[tuple[Field, tuple[str, ...], Callable[..., None] | None]]:
+        """Each field, the names of its arrays, and what writes them in place."""
+        return [
+            (
+                field,
+                (name, f"{name}_mask") if _is_masked(field) else (name,),
+                field.decoder.decode_into if isinstance(field.decoder, DecodesInto) else None,
+            )
+            for name, field in self.fields.items()
+        ]
 
     def _arrays(
         self, name: str, field: Field, raw: RawRecord, parsed: dict[str, Any]
@@ -340,17 +351,19 @@ class Fields:
         )
 
 
-def _write(
-    arrays: Sequence[np.ndarray], columns: Sequence[np.ndarray], row: int, what: str
-) -> None:
-    for column, array in zip(columns, arrays, strict=True):
-        shape, dtype = column.shape[1:], column.dtype
-        if array.shape != shape or array.dtype != dtype:
+def _rows_of(columns: Sequence[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
+    """Of each row, its places in all columns."""
+    return list(zip(*([x[row, ...] for row in range(len(x))] for x in columns), strict=True))
+
+
+def _write(arrays: Sequence[np.ndarray], rows: Sequence[np.ndarray], what: str) -> None:
+    for row, array in zip(rows, arrays, strict=True):
+        if array.shape != row.shape or array.dtype != row.dtype:
             raise ValueError(
                 f"{what} is {array.dtype}{list(array.shape)}, its decoder's spec says "
-                f"{dtype}{list(shape)}"
+                f"{row.dtype}{list(row.shape)}"
             )
-        column[row] = array
+        row[...] = array
 
 
 def _is_masked(field: Field) -> bool:

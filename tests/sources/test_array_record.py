@@ -4,19 +4,20 @@ import os
 import pickle
 import sys
 import threading
+import weakref
 
 import msgpack
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from signed_rows import ROWS, is_right, read_all, write_array_record
 
+from datarax.sources import array_record
 from datarax.sources.array_record import (
-    READER_BYTES,
+    LARGE,
     SYSTEM,
     ArrayRecordShard,
     ArrayRecordSource,
 )
-from datarax.sources.block_cache import SHARED
 from datarax.sources.limits import Limits
 from datarax.sources.record import RecordError
 
@@ -50,6 +51,13 @@ def test_values_of_every_type(path):
     assert (shard.read(1).key, dict(shard.read(1).parts)) == ("1", parts)
 
 
+def many_names_one_twice():
+    """A map of 95 names whose first byte is what the byte of one with 94 & 15 names would be."""
+    names = [f"n{number}" for number in range(94)]
+    packed = b"".join(map(msgpack.packb, [x for name in [*names, "n0"] for x in (name, b"")]))
+    return b"\xde" + (95).to_bytes(2, "big") + packed
+
+
 NESTED = b"\x91" * 5000 + b"\xc0"
 REFUSED = {
     "list": (msgpack.packb([1]), "is no msgpack map of parts, but a list"),
@@ -61,6 +69,7 @@ REFUSED = {
     "utf8": (b"\x81\xa1a\xa1\xff", "is no msgpack map of parts"),
     "count": (b"\xdf\xff\xff\xff\xff", "is no msgpack map of parts"),
     "twice": (b"\x82\xa1a\x01\xa1a\x02", "a map has a name twice"),
+    "twice of many": (many_names_one_twice(), "a map has a name twice"),
     "twice inside": (b"\x81\xa1a\x82\xa1a\x01\xa1a\x02", "a map has a name twice"),
     "extension": (msgpack.packb({"a": msgpack.ExtType(5, b"x")}), "extension 5 is not read"),
     "time": (msgpack.packb({"a": msgpack.Timestamp(1)}), "a: a value of type Timestamp is not"),
@@ -111,17 +120,37 @@ def test_a_file_of_no_records_is_told_from_one_that_is_cut(path):
 
 
 def test_a_reader_is_kept_unless_it_holds_a_large_record(path):
-    large = msgpack.packb({"a": os.urandom(2**20)})
+    large = msgpack.packb({"a": os.urandom(LARGE)})
     write(path, [large] + [msgpack.packb({"a": n}) for n in range(20)])
-    shard, held = ArrayRecordShard(path), SHARED.held
-    for row, kept in ((3, READER_BYTES), (0, 0), (4, READER_BYTES), (5, READER_BYTES)):
+    shard = ArrayRecordShard(path)
+    for row, kept in ((3, 1), (0, 0), (4, 1), (5, 1)):
         shard.read(row)
-        assert SHARED.held - held == kept
+        assert len(shard.idle) == kept
     write(path, [large])
     shard = ArrayRecordShard(path)  # all are large: read without seeking
     for _ in range(2):
-        assert len(shard.read(0).parts["a"]) == 2**20
-        assert SHARED.held - held == READER_BYTES
+        assert len(shard.read(0).parts["a"]) == LARGE
+        assert len(shard.idle) == 1
+
+
+def test_no_more_readers_are_kept_than_may_be(tmp_path, monkeypatch):
+    shards = []
+    for number in range(3):
+        write(tmp_path / str(number), [msgpack.packb({"a": [number, row]}) for row in range(2)])
+        shards.append(ArrayRecordShard(tmp_path / str(number)))
+    monkeypatch.setattr(array_record, "MOST_IDLE", 2)
+    monkeypatch.setattr(array_record, "_holders", weakref.WeakSet())
+
+    def read(number, row):
+        assert shards[number].read(row).parts == {"a": [number, row]}
+
+    read(0, 0)
+    read(1, 0)
+    shards[0].watch.due += 1  # as if read after the second
+    read(2, 0)
+    assert [len(shard.idle) for shard in shards] == [1, 0, 1]
+    read(1, 1)
+    assert sum(len(shard.idle) for shard in shards) == 2
 
 
 def test_a_damaged_record_is_an_error_of_it_alone(path):

@@ -53,16 +53,6 @@ def test_an_error_reaches_who_asked_and_is_not_kept():
     assert cache.get("a", lambda: (1, 1)) == 1
 
 
-def test_one_value_can_be_forgotten():
-    cache = BlockCache()
-    for key in "ab":
-        cache.get(key, lambda: (0, 5))
-    for _ in range(2):  # the second time there is none
-        cache.discard("a")
-        assert cache.held == 5
-    assert cache.get("a", lambda: (1, 5)) == 1
-
-
 def test_what_an_owner_has_is_dropped_with_it():
     cache = BlockCache()
     one, two = object(), object()

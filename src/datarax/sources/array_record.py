@@ -1,9 +1,10 @@
 """Records of ArrayRecord files."""
 
 import functools
-import itertools
 import os
 import re
+import threading
+import time
 import weakref
 import zlib
 from collections.abc import Mapping
@@ -14,7 +15,6 @@ import msgpack
 
 from datarax.sources.arrow_blocks import one_line
 from datarax.sources.beside import check_size
-from datarax.sources.block_cache import SHARED
 from datarax.sources.files import FilesSource
 from datarax.sources.limits import Limits
 from datarax.sources.paths import file_version, is_url, open_binary
@@ -23,8 +23,14 @@ from datarax.sources.row_key import KEY, key_of
 from datarax.sources.watch import Watch
 
 RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"
-READER_BYTES = 2**20  # what an open reader counts in the cache: 512 files are open at most
+LARGE = 2**19  # bytes of a record: a reader that holds one is not kept
+PLAIN = (bytes, str)
+MOST_COUNTED = 15  # names of a map, in msgpack's shortest form
+MOST_IDLE = 512  # readers that are open and in nobody's use
 SYSTEM = re.compile(r"\b[a-z]\w*\(\) failed: ")  # how the library tells of a call to the system
+
+_holders: "weakref.WeakSet[ArrayRecordShard]" = weakref.WeakSet()
+_holders_lock = threading.Lock()
 
 
 class ArrayRecordShard:
@@ -46,6 +52,10 @@ class ArrayRecordShard:
       path: a local file.
       limits: on parts; `None` is the usual ones.
 
+    Attributes:
+      idle: its readers that are open and in nobody's use.
+      watch: when it is to be asked whether the file is still the same.
+
     Raises:
       OSError: if the file cannot be read.
       ImportError: without `datarax[arrayrecord]`.
@@ -60,14 +70,11 @@ class ArrayRecordShard:
         if is_url(self.name):
             raise ValueError(f"{self.name}: ArrayRecord files are read from local disks alone")
         self._size, self._version = file_version(self.name)
-        self._watch = Watch()
+        self.watch = Watch()
         with open_binary(self.name) as file:
             file.seek(max(0, self._size - 2**16))
             self._end = zlib.crc32(file.read())
-        self._owner = object()
-        weakref.finalize(self, SHARED.drop, self._owner)
-        self._slots = itertools.count()
-        self._free: list[int] = []
+        self.idle: list[Any] = []
         self._count, self._seeks = 0, False
         try:
             self._ask_count()
@@ -87,15 +94,20 @@ class ArrayRecordShard:
         """
         if not 0 <= row < self._count:
             raise IndexError(f"record {row} of {self._count} in {self.name}")
+        if time.monotonic() >= self.watch.due:
+            self.watch.ask(self._check_version)
         key, field = str(row), ""
-        most = self.limits.member_bytes
         try:
-            parts = unpack_parts(self._bytes(row))
+            record = self._bytes(row)
+            parts = _flat_parts(record, most=self.limits.member_bytes)
+            is_flat = parts is not None
+            if parts is None:
+                parts = unpack_parts(record)
             if (given := parts.pop(KEY, None)) is not None:
                 field = KEY
                 key = key_of(given, row=row)
-            for name, value in parts.items():
-                if type(value) is not bytes or len(value) > most:
+            if not is_flat:
+                for name, value in parts.items():
                     field = name
                     _check(value, limits=self.limits, depth=0)
         except DecodeError as error:
@@ -110,38 +122,41 @@ class ArrayRecordShard:
         return functools.partial(type(self), limits=self.limits), (self.name,)
 
     def _ask_count(self) -> None:
-        reader, _ = self._open()
+        reader = self._open()
         self._count = reader.num_records()
         alone = "group_size:1," in f"{reader.writer_options_string()},"
-        self._seeks = alone and self._size < self._count * READER_BYTES // 8
+        self._seeks = alone and self._size < self._count * LARGE // 4
         reader.close()
 
-    def _read(self, row: int) -> bytes:
+    def _bytes(self, row: int) -> bytes:
         """Record `row`, by a reader that nobody else asks meanwhile: they must not be shared.
 
         As many are open as threads have met here. Seeking takes half the time of `read([row])`, but
         a reader that does it keeps its last record, and reads no other after a damaged one.
+
+        Raises:
+          DecodeError: if it cannot be read.
+          OSError: if the system fails.
         """
         try:
-            slot = self._free.pop()
+            reader = self.idle.pop()
         except IndexError:
-            slot = next(self._slots)
-        place, is_kept = (self._owner, slot), False
+            reader = self._open()
+            _make_room(self)
         try:
-            reader = SHARED.get(place, self._open)
+            record: bytes
             if self._seeks:
                 reader.seek(row)
                 record = reader.read()
             else:
                 (record,) = reader.read([row])
-            is_kept = not self._seeks or len(record) <= READER_BYTES // 2
-        finally:
-            if not is_kept:
-                SHARED.discard(place)
-            self._free.append(slot)
-        return bytes(record)
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise self._damage(error, "cannot be read") from error
+        if not self._seeks or len(record) <= LARGE:
+            self.idle.append(reader)
+        return record
 
-    def _open(self) -> tuple[Any, int]:
+    def _open(self) -> Any:
         if self._size == 0:
             raise DecodeError("the file is empty")
         try:
@@ -151,18 +166,11 @@ class ArrayRecordShard:
                 raise DecodeError("cannot be opened: it is cut, or of another format")
         except (RuntimeError, ValueError) as error:
             raise self._damage(error, "cannot be opened") from error
-        return reader, READER_BYTES
+        return reader
 
     def _check_version(self) -> None:
         if file_version(self.name) != (self._size, self._version):
             raise OSError(f"{self.name} has changed since it was opened first")
-
-    def _bytes(self, row: int) -> bytes:
-        self._watch.ask(self._check_version)
-        try:
-            return self._read(row)
-        except (RuntimeError, ValueError, IndexError) as error:
-            raise self._damage(error, "cannot be read") from error
 
     def _damage(self, error: Exception, what: str) -> DecodeError:
         """The error of a record, unless the library speaks of the system.
@@ -198,6 +206,15 @@ class ArrayRecordSource(FilesSource):
     suffixes = (".arrayrecord", ".array_record")
 
 
+def _make_room(shard: ArrayRecordShard) -> None:
+    """Before `shard` keeps one more: of too many, close those of the shard read least lately."""
+    with _holders_lock:
+        _holders.add(shard)
+        holders = [other for other in _holders if other.idle]
+        if sum(len(other.idle) for other in holders) >= MOST_IDLE:
+            min(holders, key=lambda other: other.watch.due).idle.clear()
+
+
 def unpack_parts(record: bytes) -> dict[str, Any]:
     """The map that a record holds, its values yet to be checked.
 
@@ -205,19 +222,28 @@ def unpack_parts(record: bytes) -> dict[str, Any]:
       DecodeError: if it is none, or has a name twice.
     """
     try:
-        parts = msgpack.unpackb(
-            record,
-            raw=False,
-            strict_map_key=True,
-            ext_hook=_refuse,
-            object_pairs_hook=_map,
-        )
+        parts = msgpack.unpackb(record, ext_hook=_refuse, object_pairs_hook=_map)
     except DecodeError:
         raise
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise DecodeError(f"is no msgpack map of parts: {one_line(error)}") from error
     if not isinstance(parts, dict) or not set(map(type, parts)) <= {str}:
         raise DecodeError(f"is no msgpack map of parts, but a {type(parts).__name__}")
+    return parts
+
+
+def _flat_parts(record: bytes, *, most: int) -> dict[str, Any] | None:
+    """A map of bytes and texts within the limit, in half the time; `None` of any other record."""
+    try:
+        parts = msgpack.unpackb(record)
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        return None
+    # the first byte counts names, if they are few: none is there twice
+    if type(parts) is not dict or len(parts) > MOST_COUNTED or record[0] != 0x80 | len(parts):
+        return None
+    for name, value in parts.items():
+        if type(name) is not str or type(value) not in PLAIN or len(value) > most:
+            return None
     return parts
 
 

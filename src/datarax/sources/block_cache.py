@@ -52,12 +52,6 @@ class BlockCache:
             self._make(key, make, coming)
         return coming.result()
 
-    def discard(self, key: Hashable) -> None:
-        """Forget the value of `key`, if there is one."""
-        with self._lock:
-            if key in self._kept:
-                self.held -= self._kept.pop(key)[1]
-
     def drop(self, owner: Hashable) -> None:
         """Forget the values whose keys are pairs with this owner, now or when the cache is used.
 

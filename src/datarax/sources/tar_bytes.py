@@ -1,6 +1,7 @@
 """Bytes of a file at an offset, for many threads at once and for any number of files."""
 
 import os
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -63,7 +64,8 @@ class LocalBytes:
     def read(self, offset: int, size: int) -> bytes:
         """As `Bytes.read`."""
         if (kept := self._handle) is not None:
-            self._watch.ask(self._check_version, kept)
+            if time.monotonic() >= self._watch.due:
+                self._watch.ask(self._check_version, kept)
             piece = os.pread(kept, size, offset)
             return piece if len(piece) == size else self._read(kept, offset, size)
         handle = self._open()
@@ -98,7 +100,8 @@ class LocalBytes:
             raise OSError(f"{self.path} has changed since it was opened first")
 
     def _read(self, handle: int, offset: int, size: int) -> bytes:
-        self._watch.ask(self._check_version, handle)
+        if time.monotonic() >= self._watch.due:
+            self._watch.ask(self._check_version, handle)
         piece = os.pread(handle, size, offset)
         if len(piece) == size:
             return piece

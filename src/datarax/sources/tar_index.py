@@ -70,13 +70,13 @@ class TarIndex:
         # Views: a number of an array is an object of NumPy first, at four times the cost.
         starts, ends, keys = self.starts.data, self.key_ends.data, self.keys.data
         offsets, sizes, suffixes = self.offsets.data, self.sizes.data, self.suffixes.data
-        suffix_names = self.suffix_names
+        name_of = self.suffix_names.__getitem__
 
         def place(row: int) -> tuple[str, list[str], list[int], list[int]]:
-            members = slice(starts[row], starts[row + 1])
-            names = [suffix_names[number] for number in suffixes[members]]
-            key = as_text(keys[ends[row - 1] if row else 0 : ends[row]])
-            return key, names, offsets[members].tolist(), sizes[members].tolist()
+            first, last = starts[row], starts[row + 1]
+            key = str(keys[ends[row - 1] if row else 0 : ends[row]], "utf-8", "backslashreplace")
+            names = [*map(name_of, suffixes[first:last])]
+            return key, names, offsets[first:last].tolist(), sizes[first:last].tolist()
 
         return place
 

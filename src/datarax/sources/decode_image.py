@@ -121,16 +121,16 @@ class ImageDecoder:
         """By Pillow: upright and in the right mode, of any size."""
         if data[:4] == b"RIFF":
             _check_pixels(_webp_size(data), limits)  # Pillow makes its canvas at once
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_pixels(image.size, limits)
-            if isinstance(image, TiffImagePlugin.TiffImageFile):  # libtiff reads whole tiles
-                tile = image.tag_v2.get(TILE_WIDTH, 0), image.tag_v2.get(TILE_LENGTH, 0)
-                _check_pixels(tile, limits)
-            if image.format in ("JPEG", "MPO") and self.resample != "nearest":
-                side = max(self.size)  # it may yet be turned
-                image.draft("L" if self.mode == "L" else "RGB", (side, side))
-            image.load()
-            return _convert(_upright(image, _orientation(image)), self.mode)
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        _check_pixels(image.size, limits)
+        if isinstance(image, TiffImagePlugin.TiffImageFile):  # libtiff reads whole tiles
+            tile = image.tag_v2.get(TILE_WIDTH, 0), image.tag_v2.get(TILE_LENGTH, 0)
+            _check_pixels(tile, limits)
+        if image.format in ("JPEG", "MPO") and self.resample != "nearest":
+            side = max(self.size)  # it may yet be turned
+            image.draft("L" if self.mode == "L" else "RGB", (side, side))
+        image.load()
+        return _convert(_upright(image, _orientation(image)), self.mode)
 
     def _jpeg(
         self, data: bytes, limits: Limits, into: np.ndarray | None

@@ -60,10 +60,8 @@ class TextDecoder:
             end = length
             while data[end] & 0xC0 == 0x80:  # the character goes on here
                 end -= 1
-        text.data[:end] = data[:end]
-        text[end:] = 0
-        mask[:end] = True
-        mask[end:] = False
+        text.data[:] = data[:end].ljust(length, b"\0")
+        mask[:] = text  # since no byte of a text is zero
 
     def default(self, value: Any) -> tuple[np.ndarray, ...]:
         """A text as it is decoded."""

@@ -4,7 +4,9 @@ Each call gives so many batches, images and captions, in a shuffled order of 2^1
 the files again and again, since Grain's own order costs ten times more below 2^16. What is read
 ahead for the next call is done in the untimed one. The files are in the page cache for all.
 
-webdataset and Hugging Face datasets are beside it where they are installed (the extra `bench`).
+The pipelines are raced with the bare loop alone; bare Grain, and webdataset and Hugging Face
+datasets where they are installed (the extra `bench`), after them: their threads go on between
+calls.
 """
 
 import collections
@@ -17,6 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grain
 import msgpack
@@ -40,6 +43,7 @@ from harness import Report, interleaved, paired
 
 BATCH, THREADS = 64, 2
 SHUFFLED = 2**17  # records that are shuffled
+ROUNDS, RIVAL_ROUNDS = 15, 5
 LIMITS = Limits()
 SOURCES = {"tar": TarSource, "parquet": ParquetSource, "arrayrecord": ArrayRecordSource}
 RIVALS = {
@@ -120,32 +124,43 @@ def measure(out: Report, kind: Kind, folder: Path, *, records: int, quick: bool)
     steps = records // BATCH
     order = np.random.default_rng(0).permutation(records)
     pool = concurrent.futures.ThreadPoolExecutor(THREADS)
-    variants: dict[str, Callable[[], object]] = {
-        "bare loop": lambda: bare(raw, order, fields, pool=pool)
-    }
-    pipelines = []
+    floor = {"bare loop": lambda: bare(raw, order, fields, pool=pool)}
+    ours, pipelines = {}, []
     for name, source in SOURCES.items():
         files = source(str(folder / f"a.{name}"), fields=fields)
         made = SubsetSource(files, np.arange(SHUFFLED) % records)
         pipelines.append(Pipeline(made, batch_size=BATCH, seed=0, threads=THREADS))
-        variants[name] = epoch_of(iter_forever(pipelines[-1]), steps)
-    variants["bare Grain, arrayrecord"] = epoch_of(grain_batches(folder, kind, fields), steps)
-    rivals = {"webdataset": webdataset_batches, "datasets": datasets_batches}
-    for name in rivals_present():
-        variants[RIVALS[name]] = epoch_of(rivals[name](folder, kind, fields), steps)
-    times = interleaved(variants, rounds=2 if quick else 5)
+        ours[name] = epoch_of(iter_forever(pipelines[-1]), steps)
+    rows = rates(floor | ours, records=records, rounds=2 if quick else ROUNDS)
+    for row in rows[1:]:
+        title = f"{row['variant']} over the bare loop, {kind.title}"
+        out.limit(title, row["x bare loop"].median, at_least=0.9)
     for pipeline in pipelines:
         pipeline.close()
+    rivals = {"bare Grain, arrayrecord": epoch_of(grain_batches(folder, kind, fields), steps)}
+    makers = {"webdataset": webdataset_batches, "datasets": datasets_batches}
+    for name in rivals_present():
+        rivals[RIVALS[name]] = epoch_of(makers[name](folder, kind, fields), steps)
+    rows += rates(floor | rivals, records=records, rounds=2 if quick else RIVAL_ROUNDS)[1:]
     pool.shutdown()
-    rows = []
-    for name in variants:
-        rate = records / float(np.median(times[name]))
-        speed = paired({"a": 1 / times[name], "b": 1 / times["bare loop"]}, "a", "b")
-        rows.append({"variant": name, "records/s": round(rate), "x bare loop": speed})
-        if name in SOURCES:
-            out.limit(f"{name} over the bare loop, {kind.title}", speed.median, at_least=0.9)
     title = f"{records} of {kind.title}, {THREADS} threads, {size_of(raw)} KiB a picture"
     out.table(title, rows)
+
+
+def rates(
+    variants: dict[str, Callable[[], object]], *, records: int, rounds: int
+) -> list[dict[str, Any]]:
+    """A row a variant, the first of which is the floor: records a second, and over the floor's."""
+    times = interleaved(variants, rounds=rounds)
+    floor = next(iter(variants))
+    return [
+        {
+            "variant": name,
+            "records/s": round(records / float(np.median(times[name]))),
+            f"x {floor}": paired({"a": 1 / times[name], "b": 1 / times[floor]}, "a", "b"),
+        }
+        for name in variants
+    ]
 
 
 def bare(raw, order, fields, *, pool) -> None:

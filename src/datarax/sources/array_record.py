@@ -98,7 +98,22 @@ class ArrayRecordShard:
             self.watch.ask(self._check_version)
         key, field = str(row), ""
         try:
-            record = self._bytes(row)
+            # Readers must not be shared: as many are open as threads have met here. All this is in
+            # one function, since a call between two pictures finds nothing in the caches.
+            try:
+                reader = self.idle.pop()
+            except IndexError:
+                reader = self._new_reader()
+            try:
+                if self._seeks:  # in half the time of `read([row])`
+                    reader.seek(row)
+                    record = reader.read()
+                else:
+                    (record,) = reader.read([row])
+            except (RuntimeError, ValueError, IndexError) as error:
+                raise self._damage(error, "cannot be read") from error
+            if not self._seeks or len(record) <= LARGE:  # it keeps its last record
+                self.idle.append(reader)
             parts = _flat_parts(record, most=self.limits.member_bytes)
             is_flat = parts is not None
             if parts is None:
@@ -128,33 +143,9 @@ class ArrayRecordShard:
         self._seeks = alone and self._size < self._count * LARGE // 4
         reader.close()
 
-    def _bytes(self, row: int) -> bytes:
-        """Record `row`, by a reader that nobody else asks meanwhile: they must not be shared.
-
-        As many are open as threads have met here. Seeking takes half the time of `read([row])`, but
-        a reader that does it keeps its last record, and reads no other after a damaged one.
-
-        Raises:
-          DecodeError: if it cannot be read.
-          OSError: if the system fails.
-        """
-        try:
-            reader = self.idle.pop()
-        except IndexError:
-            reader = self._open()
-            _make_room(self)
-        try:
-            record: bytes
-            if self._seeks:
-                reader.seek(row)
-                record = reader.read()
-            else:
-                (record,) = reader.read([row])
-        except (RuntimeError, ValueError, IndexError) as error:
-            raise self._damage(error, "cannot be read") from error
-        if not self._seeks or len(record) <= LARGE:
-            self.idle.append(reader)
-        return record
+    def _new_reader(self) -> Any:
+        _make_room(self)
+        return self._open()
 
     def _open(self) -> Any:
         if self._size == 0:

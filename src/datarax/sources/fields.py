@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import logging
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
 
@@ -248,7 +249,7 @@ class Fields:
         limits = self.limits
         most = limits.member_bytes
         targets = [
-            (field, field.parts, keys, _rows_of([columns[key] for key in keys]), into)
+            (field, field.parts, keys, [columns[key] for key in keys], into)
             for field, keys, into in self._targets
         ]
 
@@ -256,18 +257,19 @@ class Fields:
             parts = raw.parts
             parsed: dict[str, Any] = {}
             lacking: list[str] = []
-            for field, names, keys, rows, into in targets:
+            place = operator.itemgetter(row)
+            for field, names, keys, own, into in targets:
                 try:
                     part = parts.get(names[0])
                     if type(part) is not bytes or len(part) > most:
                         part = find_part(parts, names, parsed=parsed, limits=limits)
                     if part is not None and into is not None:
-                        into(part, rows[row], limits=limits)
+                        into(part, [*map(place, own)], limits=limits)
                     elif part is None and field.missing == "mask":
                         lacking.extend(keys)
                     else:
                         arrays = self._decoded(keys[0], field, raw, part)
-                        _write(arrays, rows[row], f"record {raw.key!r}: field {keys[0]!r}")
+                        _write(arrays, own, row, f"record {raw.key!r}: field {keys[0]!r}")
                 except DecodeError as error:
                     raise FieldError(keys[0], str(error)) from error
             return lacking
@@ -351,19 +353,17 @@ class Fields:
         )
 
 
-def _rows_of(columns: Sequence[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
-    """Of each row, its places in all columns."""
-    return list(zip(*([x[row, ...] for row in range(len(x))] for x in columns), strict=True))
-
-
-def _write(arrays: Sequence[np.ndarray], rows: Sequence[np.ndarray], what: str) -> None:
-    for row, array in zip(rows, arrays, strict=True):
-        if array.shape != row.shape or array.dtype != row.dtype:
+def _write(
+    arrays: Sequence[np.ndarray], columns: Sequence[np.ndarray], row: int, what: str
+) -> None:
+    for column, array in zip(columns, arrays, strict=True):
+        shape, dtype = column.shape[1:], column.dtype
+        if array.shape != shape or array.dtype != dtype:
             raise ValueError(
                 f"{what} is {array.dtype}{list(array.shape)}, its decoder's spec says "
-                f"{row.dtype}{list(row.shape)}"
+                f"{dtype}{list(shape)}"
             )
-        row[...] = array
+        column[row] = array
 
 
 def _is_masked(field: Field) -> bool:

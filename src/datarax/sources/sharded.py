@@ -87,27 +87,25 @@ class ShardedSource(DataSourceModule):
           ValueError: if a decoder makes something else than its spec says.
           OSError: if a file cannot be read.
         """
-        count, locate = len(self), self.shards.locate
-        places = [locate(number + count if number < 0 else number) for number in numbers]
-        keys: list[str | None] = [None] * len(places)
+        count = len(self)
+        places = self.shards.places(number + count if number < 0 else number for number in numbers)
         write = self.fields.writer(columns)
+        metadata: list[dict[str, Any]] = []
         lacking: dict[int, list[str]] = {}
         lost: dict[int, Lost] = {}
         for place, (shard, row) in enumerate(places):
+            about: dict[str, Any] = {}
             try:
                 raw = shard.read(row)
                 if lacks := write(place, raw):
                     lacking[place] = lacks
-                keys[place] = raw.key
+                about = {"key": raw.key, "shard": shard.name, "row": row}
             except RecordError as error:  # the error itself would keep the columns in memory
                 lost[place] = Lost.of(error)
             except FieldError as error:
                 fault = Fault(shard.name, raw.key, row, error.field, error.reason)
                 lost[place] = Lost(fault, isinstance(error, FieldSkipped))
-        metadata = [
-            {} if key is None else {"key": key, "shard": shard.name, "row": row}
-            for key, (shard, row) in zip(keys, places, strict=True)
-        ]
+            metadata.append(about)
         return Reading(metadata, lacking, lost)
 
     @property

@@ -5,6 +5,7 @@ import pickle
 import sys
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import msgpack
 import pytest
@@ -204,18 +205,21 @@ def test_a_shard_leaves_no_file_open(path):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_threads_that_do_not_meet_share_a_reader(path):
+def test_a_thread_keeps_its_own_reader_as_long_as_it_lives(path, tmp_path):
     write_array_record(path)
+    write(tmp_path / "b", [msgpack.packb({"a": 1})])
+    shard, other = ArrayRecordShard(path), ArrayRecordShard(tmp_path / "b")
     before = len(os.listdir("/proc/self/fd"))
-    shard = ArrayRecordShard(path)
-    shard.read(0)
-    one = len(os.listdir("/proc/self/fd"))
-    assert one > before
-    for row in range(ROWS):
-        thread = threading.Thread(target=shard.read, args=(row,))
-        thread.start()
-        thread.join()
-    assert len(os.listdir("/proc/self/fd")) == one
+    with ThreadPoolExecutor(2) as pool:
+        both = threading.Barrier(2)
+        list(pool.map(lambda row: (both.wait(), shard.read(row)), range(2)))
+        assert len(os.listdir("/proc/self/fd")) == before + 2
+        kept = {thread: id(reader) for thread, reader in shard.idle.items()}
+        list(pool.map(lambda row: (both.wait(), shard.read(row)), range(2)))
+        assert {thread: id(reader) for thread, reader in shard.idle.items()} == kept
+    other.read(0)  # whoever opens a reader closes those of threads that are gone
+    assert shard.idle == {}
+    assert len(os.listdir("/proc/self/fd")) == before + 1
 
 
 def test_identity_is_of_name_size_count_and_end(path):

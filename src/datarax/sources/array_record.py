@@ -53,7 +53,7 @@ class ArrayRecordShard:
       limits: on parts; `None` is the usual ones.
 
     Attributes:
-      idle: its readers that are open and in nobody's use.
+      idle: its readers that are open and in nobody's use, by thread.
       watch: when it is to be asked whether the file is still the same.
 
     Raises:
@@ -74,7 +74,7 @@ class ArrayRecordShard:
         with open_binary(self.name) as file:
             file.seek(max(0, self._size - 2**16))
             self._end = zlib.crc32(file.read())
-        self.idle: list[Any] = []
+        self.idle: dict[int, Any] = {}
         self._count, self._seeks = 0, False
         try:
             self._ask_count()
@@ -98,11 +98,11 @@ class ArrayRecordShard:
             self.watch.ask(self._check_version)
         key, field = str(row), ""
         try:
-            # Readers must not be shared: as many are open as threads have met here. All this is in
-            # one function, since a call between two pictures finds nothing in the caches.
-            try:
-                reader = self.idle.pop()
-            except IndexError:
+            # Threads must not share a reader. Nor do they hand it on: its memory would go from core
+            # to core. All is in one function, as a call between two pictures finds cold caches.
+            thread = threading.get_ident()
+            reader = self.idle.pop(thread, None)
+            if reader is None:
                 reader = self._new_reader()
             try:
                 if self._seeks:  # in half the time of `read([row])`
@@ -113,7 +113,7 @@ class ArrayRecordShard:
             except (RuntimeError, ValueError, IndexError) as error:
                 raise self._damage(error, "cannot be read") from error
             if not self._seeks or len(record) <= LARGE:  # it keeps its last record
-                self.idle.append(reader)
+                self.idle[thread] = reader
             parts = _flat_parts(record, most=self.limits.member_bytes)
             is_flat = parts is not None
             if parts is None:
@@ -198,10 +198,18 @@ class ArrayRecordSource(FilesSource):
 
 
 def _make_room(shard: ArrayRecordShard) -> None:
-    """Before `shard` keeps one more: of too many, close those of the shard read least lately."""
+    """Before `shard` keeps one more reader: close those of threads that have ended.
+
+    And of too many, those of the shard that was read least lately.
+    """
+    living = {thread.ident for thread in threading.enumerate()}
     with _holders_lock:
         _holders.add(shard)
         holders = [other for other in _holders if other.idle]
+        for other in holders:
+            for thread in list(other.idle):
+                if thread not in living:
+                    other.idle.pop(thread, None)
         if sum(len(other.idle) for other in holders) >= MOST_IDLE:
             min(holders, key=lambda other: other.watch.due).idle.clear()
 

@@ -88,24 +88,29 @@ class ShardedSource(DataSourceModule):
           OSError: if a file cannot be read.
         """
         count = len(self)
-        places = self.shards.places(number + count if number < 0 else number for number in numbers)
+        rows = [number + count if number < 0 else number for number in numbers]
         write = self.fields.writer(columns)
-        metadata: list[dict[str, Any]] = []
+        keys: list[str | None] = []
         lacking: dict[int, list[str]] = {}
         lost: dict[int, Lost] = {}
-        for place, (shard, row) in enumerate(places):
-            about: dict[str, Any] = {}
+        for place, (shard, row) in enumerate(self.shards.places(rows)):
+            key = None
             try:
                 raw = shard.read(row)
                 if lacks := write(place, raw):
                     lacking[place] = lacks
-                about = {"key": raw.key, "shard": shard.name, "row": row}
+                key = raw.key
             except RecordError as error:  # the error itself would keep the columns in memory
                 lost[place] = Lost.of(error)
             except FieldError as error:
                 fault = Fault(shard.name, raw.key, row, error.field, error.reason)
                 lost[place] = Lost(fault, isinstance(error, FieldSkipped))
-            metadata.append(about)
+            keys.append(key)
+        # all at once: one by one, each would be made with cold caches
+        metadata = [
+            {} if key is None else {"key": key, "shard": shard.name, "row": row}
+            for key, (shard, row) in zip(keys, self.shards.places(rows), strict=True)
+        ]
         return Reading(metadata, lacking, lost)
 
     @property

@@ -93,9 +93,9 @@ def report(quick: bool) -> Report:
         " code is in the nearest caches: what takes 9 us a record of ArrayRecord when nothing is"
         " decoded takes 15, more than half of it in ArrayRecord's own seek and read. The bare loop"
         " takes 69 to 76 us a record on two threads from process to process, the pipelines 75 to"
-        " 80: of five runs on a quiet machine ArrayRecord was at 0.89 to 0.92, Parquet and tar at"
-        " 0.92 to 0.94. While others slow the machine down (the bare loop at 90 us) threads wait"
-        " longer for the lock: 0.85, 0.89 and 0.91."
+        " 80: in eight runs of this table ArrayRecord was at 0.87 to 0.91, tar at 0.91 to 0.93,"
+        " Parquet at 0.90 to 0.93. Sometimes Python alone takes twice as long (the bare loop 90 us,"
+        " Pillow's C code as before): then they were at 0.85, 0.91 and 0.89."
     )
     present = rivals_present()
     if "webdataset" in present:

@@ -246,8 +246,7 @@ class Fields:
           lacks. It raises FieldError as `read` does, and ValueError if a decoder makes something
           else than its spec says; what the row holds then is anything.
         """
-        limits = self.limits
-        most = limits.member_bytes
+        limits, most = self.limits, self.limits.member_bytes
         targets = [
             (field, field.parts, keys, [columns[key] for key in keys], into)
             for field, keys, into in self._targets

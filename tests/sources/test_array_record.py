@@ -53,7 +53,7 @@ def test_values_of_every_type(path):
 
 
 def many_names_one_twice():
-    """A map of 95 names whose first byte is what the byte of one with 94 & 15 names would be."""
+    """A map of 95 pairs and 94 names: 0x80 | 94 happens to be the first byte of long maps."""
     names = [f"n{number}" for number in range(94)]
     packed = b"".join(map(msgpack.packb, [x for name in [*names, "n0"] for x in (name, b"")]))
     return b"\xde" + (95).to_bytes(2, "big") + packed

@@ -106,7 +106,7 @@ class ShardedSource(DataSourceModule):
                 fault = Fault(shard.name, raw.key, row, error.field, error.reason)
                 lost[place] = Lost(fault, isinstance(error, FieldSkipped))
             keys.append(key)
-        # all at once: one by one, each would be made with cold caches
+        # all at once: between two pictures each takes longer to make
         metadata = [
             {} if key is None else {"key": key, "shard": shard.name, "row": row}
             for key, (shard, row) in zip(keys, self.shards.places(rows), strict=True)

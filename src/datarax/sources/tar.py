@@ -154,12 +154,8 @@ def _read_parts(
     """Each member's bytes by name; in one read where they lie close together."""
     first, count = offsets[0], len(sizes)  # they are in the order of the tar
     length = offsets[-1] + sizes[-1] - first
-    apart = length > TOGETHER or length > sum(sizes) + GAP * count
-    parts = {}
-    data = b"" if apart else content.read(first, length)
-    for name, offset, size in zip(names, offsets, sizes, strict=True):
-        if apart:
-            parts[name] = content.read(offset, size)
-        else:
-            parts[name] = data[offset - first : offset - first + size]
-    return parts
+    members = zip(names, offsets, sizes, strict=True)
+    if count == 1 or length > TOGETHER or length > sum(sizes) + GAP * count:
+        return {name: content.read(offset, size) for name, offset, size in members}
+    data = content.read(first, length)
+    return {name: data[a - first : a - first + size] for name, a, size in members}

@@ -74,7 +74,7 @@ class TarIndex:
 
         def place(row: int) -> tuple[str, list[str], list[int], list[int]]:
             first, last = starts[row], starts[row + 1]
-            key = str(keys[ends[row - 1] if row else 0 : ends[row]], "utf-8", "backslashreplace")
+            key = as_text(keys[ends[row - 1] if row else 0 : ends[row]])
             names = [*map(name_of, suffixes[first:last])]
             return key, names, offsets[first:last].tolist(), sizes[first:last].tolist()
 

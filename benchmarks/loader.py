@@ -88,14 +88,15 @@ def report(quick: bool) -> Report:
         " copied at all."
     )
     out.note(
-        "A picture of 64 x 64 is decoded in about 130 us, 100 of them without the interpreter's"
-        " lock: a tenth more is 14 us for reading, fields, batch and order. Between two pictures no"
-        " code is in the nearest caches: what takes 9 us a record of ArrayRecord when nothing is"
-        " decoded takes 15, more than half of it in ArrayRecord's own seek and read. The bare loop"
-        " takes 69 to 76 us a record on two threads from process to process, the pipelines 75 to"
-        " 80: in eight runs of this table ArrayRecord was at 0.87 to 0.91, tar at 0.91 to 0.93,"
-        " Parquet at 0.90 to 0.93. Sometimes Python alone takes twice as long (the bare loop 90 us,"
-        " Pillow's C code as before): then they were at 0.85, 0.91 and 0.89."
+        "A picture of 64 x 64 is decoded in about 130 us, 100 of them without the"
+        " interpreter's lock: a tenth more is 14 us for reading, fields, batch and order. What"
+        " takes 9 us a record of ArrayRecord when nothing is decoded takes about 15 between"
+        " two pictures, more than half of it in ArrayRecord's own seek and read. The bare loop"
+        " takes 69 to 76 us a record on two threads from process to process, the pipelines 75"
+        " to 80: in three runs of this version ArrayRecord was at 0.89 to 0.90, tar at 0.91 to"
+        " 0.93, Parquet at 0.92 to 0.93, in five of versions shortly before at 0.87 to 0.91,"
+        " 0.91 to 0.93 and 0.90 to 0.93. In two more the bare loop took 90 us, Pillow's C code"
+        " as long as before: then they were at 0.85, 0.91 and 0.89."
     )
     present = rivals_present()
     if "webdataset" in present:

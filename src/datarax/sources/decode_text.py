@@ -75,14 +75,14 @@ class TextDecoder:
 
 def _utf8(part: Any) -> bytes:
     """Valid UTF-8, from bytes, a text or a list of texts."""
-    if isinstance(part, list) and part and all(isinstance(text, str) for text in part):
-        part = ", ".join(part)
     try:
-        if isinstance(part, str):
-            return part.encode("utf-8")
         if isinstance(part, bytes):
             str(part, "utf-8")
             return part
+        if isinstance(part, list) and part and all(isinstance(text, str) for text in part):
+            part = ", ".join(part)
+        if isinstance(part, str):
+            return part.encode("utf-8")
     except UnicodeError as error:
         place = error.start if isinstance(error, UnicodeDecodeError | UnicodeEncodeError) else 0
         raise DecodeError(f"text is not valid UTF-8 at byte {place}") from error

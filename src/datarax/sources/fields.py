@@ -259,8 +259,8 @@ class Fields:
             place = operator.itemgetter(row)
             for field, names, keys, own, into in targets:
                 try:
-                    part = parts.get(names[0])
-                    if type(part) is not bytes or len(part) > most:
+                    part: Any = parts.get(names[0])
+                    if type(part) not in (bytes, str) or len(part) > most:
                         part = find_part(parts, names, parsed=parsed, limits=limits)
                     if part is not None and into is not None:
                         into(part, [*map(place, own)], limits=limits)

@@ -126,12 +126,12 @@ def test_a_reader_is_kept_unless_it_holds_a_large_record(path):
     shard = ArrayRecordShard(path)
     for row, kept in ((3, 1), (0, 0), (4, 1), (5, 1)):
         shard.read(row)
-        assert len(shard.idle) == kept
+        assert len(shard.readers) == kept
     write(path, [large])
     shard = ArrayRecordShard(path)  # all are large: read without seeking
     for _ in range(2):
         assert len(shard.read(0).parts["a"]) == LARGE
-        assert len(shard.idle) == 1
+        assert len(shard.readers) == 1
 
 
 def test_no_more_readers_are_kept_than_may_be(tmp_path, monkeypatch):
@@ -139,7 +139,7 @@ def test_no_more_readers_are_kept_than_may_be(tmp_path, monkeypatch):
     for number in range(3):
         write(tmp_path / str(number), [msgpack.packb({"a": [number, row]}) for row in range(2)])
         shards.append(ArrayRecordShard(tmp_path / str(number)))
-    monkeypatch.setattr(array_record, "MOST_IDLE", 2)
+    monkeypatch.setattr(array_record, "MOST_OPEN", 2)
     monkeypatch.setattr(array_record, "_holders", weakref.WeakSet())
 
     def read(number, row):
@@ -149,9 +149,9 @@ def test_no_more_readers_are_kept_than_may_be(tmp_path, monkeypatch):
     read(1, 0)
     shards[0].watch.due += 1  # as if read after the second
     read(2, 0)
-    assert [len(shard.idle) for shard in shards] == [1, 0, 1]
+    assert [len(shard.readers) for shard in shards] == [1, 0, 1]
     read(1, 1)
-    assert sum(len(shard.idle) for shard in shards) == 2
+    assert sum(len(shard.readers) for shard in shards) == 2
 
 
 def test_a_damaged_record_is_an_error_of_it_alone(path):
@@ -214,11 +214,12 @@ def test_a_thread_keeps_its_own_reader_as_long_as_it_lives(path, tmp_path):
         both = threading.Barrier(2)
         list(pool.map(lambda row: (both.wait(), shard.read(row)), range(2)))
         assert len(os.listdir("/proc/self/fd")) == before + 2
-        kept = {thread: id(reader) for thread, reader in shard.idle.items()}
+        kept = dict(shard.readers)
         list(pool.map(lambda row: (both.wait(), shard.read(row)), range(2)))
-        assert {thread: id(reader) for thread, reader in shard.idle.items()} == kept
+        assert shard.readers == kept
+        del kept
     other.read(0)  # whoever opens a reader closes those of threads that are gone
-    assert shard.idle == {}
+    assert shard.readers == {}
     assert len(os.listdir("/proc/self/fd")) == before + 1
 
 

@@ -4,11 +4,12 @@ import functools
 import os
 import re
 import threading
-import time
 import weakref
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from threading import get_ident
+from time import monotonic
 from typing import Any
 
 import msgpack
@@ -23,10 +24,11 @@ from datarax.sources.row_key import KEY, key_of
 from datarax.sources.watch import Watch
 
 RANDOM_ACCESS = "readahead_buffer_size:0,max_parallelism:0"
+Reader = tuple[Callable[[int], None], Callable[..., Any]]  # its methods, seek and read
 LARGE = 2**19  # bytes of a record: a reader that holds one is not kept
 PLAIN = (bytes, str)
 MOST_COUNTED = 15  # names of a map, in msgpack's shortest form
-MOST_IDLE = 512  # readers that are open and in nobody's use
+MOST_OPEN = 512  # readers; one that is in use is closed after it
 SYSTEM = re.compile(r"\b[a-z]\w*\(\) failed: ")  # how the library tells of a call to the system
 
 _holders: "weakref.WeakSet[ArrayRecordShard]" = weakref.WeakSet()
@@ -53,7 +55,7 @@ class ArrayRecordShard:
       limits: on parts; `None` is the usual ones.
 
     Attributes:
-      idle: its readers that are open and in nobody's use, by thread.
+      readers: those that are open, by thread.
       watch: when it is to be asked whether the file is still the same.
 
     Raises:
@@ -74,7 +76,8 @@ class ArrayRecordShard:
         with open_binary(self.name) as file:
             file.seek(max(0, self._size - 2**16))
             self._end = zlib.crc32(file.read())
-        self.idle: dict[int, Any] = {}
+        self.readers: dict[int, Reader] = {}
+        self._most = self.limits.member_bytes
         self._count, self._seeks = 0, False
         try:
             self._ask_count()
@@ -94,27 +97,26 @@ class ArrayRecordShard:
         """
         if not 0 <= row < self._count:
             raise IndexError(f"record {row} of {self._count} in {self.name}")
-        if time.monotonic() >= self.watch.due:
+        if monotonic() >= self.watch.due:
             self.watch.ask(self._check_version)
         key, field = str(row), ""
         try:
             # Threads must not share a reader. Nor do they hand it on, which cost up to 2 % of their
             # speed; to read in a function of its own cost 1 %.
-            thread = threading.get_ident()
-            reader = self.idle.pop(thread, None)
-            if reader is None:
-                reader = self._new_reader()
+            thread = get_ident()
+            seek, read = self.readers.get(thread) or self._new_reader(thread)
             try:
                 if self._seeks:  # in two thirds of the time of `read([row])`
-                    reader.seek(row)
-                    record = reader.read()
+                    seek(row)
+                    record = read()
+                    if len(record) > LARGE:  # it would keep its last record
+                        self.readers.pop(thread, None)
                 else:
-                    (record,) = reader.read([row])
+                    (record,) = read([row])
             except (RuntimeError, ValueError, IndexError) as error:
+                self.readers.pop(thread, None)
                 raise self._damage(error, "cannot be read") from error
-            if not self._seeks or len(record) <= LARGE:  # it keeps its last record
-                self.idle[thread] = reader
-            parts = _flat_parts(record, most=self.limits.member_bytes)
+            parts = _flat_parts(record, self._most)
             is_flat = parts is not None
             if parts is None:
                 parts = unpack_parts(record)
@@ -143,9 +145,11 @@ class ArrayRecordShard:
         self._seeks = alone and self._size < self._count * LARGE // 4
         reader.close()
 
-    def _new_reader(self) -> Any:
+    def _new_reader(self, thread: int) -> Reader:
         _make_room(self)
-        return self._open()
+        reader = self._open()
+        made = self.readers[thread] = reader.seek, reader.read
+        return made
 
     def _open(self) -> Any:
         if self._size == 0:
@@ -205,13 +209,13 @@ def _make_room(shard: ArrayRecordShard) -> None:
     living = {thread.ident for thread in threading.enumerate()}
     with _holders_lock:
         _holders.add(shard)
-        holders = [other for other in _holders if other.idle]
+        holders = [other for other in _holders if other.readers]
         for other in holders:
-            for thread in list(other.idle):
+            for thread in list(other.readers):
                 if thread not in living:
-                    other.idle.pop(thread, None)
-        if sum(len(other.idle) for other in holders) >= MOST_IDLE:
-            min(holders, key=lambda other: other.watch.due).idle.clear()
+                    other.readers.pop(thread, None)
+        if sum(len(other.readers) for other in holders) >= MOST_OPEN:
+            min(holders, key=lambda other: other.watch.due).readers.clear()
 
 
 def unpack_parts(record: bytes) -> dict[str, Any]:
@@ -231,7 +235,7 @@ def unpack_parts(record: bytes) -> dict[str, Any]:
     return parts
 
 
-def _flat_parts(record: bytes, *, most: int) -> dict[str, Any] | None:
+def _flat_parts(record: bytes, most: int) -> dict[str, Any] | None:
     """A map of bytes and texts within the limit, in two thirds of the time; `None` of others."""
     try:
         parts = msgpack.unpackb(record)

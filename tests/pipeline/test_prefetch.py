@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import Future
 
 import pytest
 from pipeline_sources import Marked, pipeline
@@ -79,6 +80,44 @@ def test_an_error_comes_where_its_result_would(threads):
     ):
         next(results)
     assert gone()
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_an_error_of_the_jobs_themselves_comes_after_their_results(threads):
+    def broken():
+        yield from jobs(3)
+        raise OSError("no more")
+
+    with Prefetch(broken(), threads=threads, ahead=2) as results:
+        assert [next(results)[0] for _ in range(3)] == [0, 1, 2]
+        for _ in range(2):  # nobody gets past it
+            with pytest.raises(OSError, match="no more"):
+                next(results)
+
+
+def test_threads_go_on_while_nobody_takes_a_result():
+    log = []
+    with Prefetch(jobs(None, log=log), threads=2, ahead=4) as results:
+        next(results)
+        end = time.monotonic() + 5
+        while len(log) < 5 and time.monotonic() < end:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        assert log == [0, 1, 2, 3, 4]  # one is taken, four are ahead
+
+
+def test_an_interrupted_wait_loses_no_result(monkeypatch):
+    with Prefetch(jobs(4), threads=2, ahead=2) as results:
+        real = Future.result
+        monkeypatch.setattr(Future, "result", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            next(results)
+        monkeypatch.setattr(Future, "result", real)
+        assert [number for number, _ in results] == [0, 1, 2, 3]
+
+
+def interrupt(_):
+    raise KeyboardInterrupt
 
 
 def test_threads_end_when_it_is_closed_or_let_go():

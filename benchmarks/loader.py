@@ -181,11 +181,14 @@ def bare(raw, order, fields, *, pool, is_in_place: bool = False) -> None:
 
     def fill(batch, rows, start, stop) -> None:
         images, captions, masks = batch
+        if is_in_place:
+            into_image = image.writer([images], limits=LIMITS)
+            into_caption = caption.writer([captions, masks], limits=LIMITS)
         for place in range(start, stop):
             content, text = raw[rows[place]]
             if is_in_place:
-                image.decode_into(content, (images[place],), limits=LIMITS)
-                caption.decode_into(text, (captions[place], masks[place]), limits=LIMITS)
+                into_image(place, content)
+                into_caption(place, text)
                 continue
             images[place] = image.decode(content, limits=LIMITS)[0]
             captions[place], masks[place] = caption.decode(text, limits=LIMITS)

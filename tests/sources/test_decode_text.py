@@ -9,7 +9,14 @@ MIXED = "aé€😀z"  # characters of 1, 2, 3 and 4 bytes
 
 
 def decode(part, length=16):
-    return TextDecoder(length=length).decode(part, limits=Limits())
+    decoder = TextDecoder(length=length)
+    arrays = decoder.decode(part, limits=Limits())
+    columns = [np.full((3, length), 85, array.dtype) for array in arrays]
+    decoder.writer(columns, limits=Limits())(1, part)
+    for array, column in zip(arrays, columns, strict=True):
+        np.testing.assert_array_equal(column[1], array)
+        assert (column[::2] == np.array(85).astype(array.dtype)).all()
+    return arrays
 
 
 @pytest.mark.parametrize("length", range(1, 14))
@@ -57,6 +64,9 @@ def test_an_empty_text_is_all_padding():
 def test_what_is_no_text_is_refused(part, reason):
     with pytest.raises(DecodeError, match=reason):
         decode(part)
+    columns = np.zeros((1, 16), np.uint8), np.zeros((1, 16), np.bool_)
+    with pytest.raises(DecodeError, match=reason):
+        TextDecoder(length=16).writer(columns, limits=Limits())(0, part)
 
 
 @pytest.mark.parametrize("length", [0, -1, 2.0, True, "3"])

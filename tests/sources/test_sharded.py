@@ -83,10 +83,12 @@ def test_errors_name_shard_record_row_and_field():
         source()[7]
 
 
-def columns_of(made, count):
+def columns_of(made, count, stride=1):
     """Arrays of whatever was there before."""
-    kinds = made.spec().items()
-    return {name: np.full((count, *kind.shape), 85, kind.dtype) for name, kind in kinds}
+    return {
+        name: np.full((count * stride, *kind.shape), 85, kind.dtype)[::stride]
+        for name, kind in made.spec().items()
+    }
 
 
 def one(made, number):
@@ -96,10 +98,11 @@ def one(made, number):
         return Lost.of(error)
 
 
-def test_many_at_once_are_what_one_after_another_are():
+@pytest.mark.parametrize("stride", [1, 2])
+def test_many_at_once_are_what_one_after_another_are(stride):
     made = source()
     numbers = [5, 2, 4, 2, 3, -2, 0, 1]
-    columns = columns_of(made.fields, len(numbers))
+    columns = columns_of(made.fields, len(numbers), stride)
     metadata, lacking, lost = made.read_into(numbers, columns)
     assert len(metadata) == len(numbers)
     for row, number in enumerate(numbers):
@@ -113,6 +116,9 @@ def test_many_at_once_are_what_one_after_another_are():
         for name, value in expected.data.items():
             np.testing.assert_array_equal(there[name], value)
     assert lacking == lost == {}
+    for column in columns.values():  # nothing but the rows is written
+        between = column.base[1::2] if stride == 2 else column[:0]
+        assert (between == np.array(85).astype(column.dtype)).all()
     for index in (8, -9):
         with pytest.raises(IndexError, match="of a source of 8"):
             made.read_into([0, index], columns)

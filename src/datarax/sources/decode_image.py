@@ -3,7 +3,8 @@
 import dataclasses
 import importlib.util
 import io
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import jax
@@ -79,18 +80,24 @@ class ImageDecoder:
         """
         return (np.asarray(self._read(part, limits)),)
 
-    def decode_into(self, part: Any, rows: Sequence[np.ndarray], *, limits: Limits) -> None:
-        """As `decode`, into the one array: a JPEG of its size without a copy."""
-        (row,) = rows
-        made = self._read(part, limits, into=row)
-        if isinstance(made, Image.Image):
-            pixels = made.tobytes()
-            if len(pixels) > HELD_BYTES:
-                row[...] = np.frombuffer(pixels, np.uint8).reshape(row.shape)
+    def writer(
+        self, columns: Sequence[np.ndarray], *, limits: Limits
+    ) -> Callable[[int, Any], None]:
+        """As `decode`, into a row of the one array: a JPEG of its size without a copy."""
+        (column,) = columns
+        flat, size = column.reshape(-1).data, math.prod(column.shape[1:])
+
+        def write(row: int, part: Any) -> None:
+            made = self._read(part, limits, into=(column, row))
+            if not isinstance(made, Image.Image):
+                if not np.may_share_memory(made, column):
+                    column[row] = made
+            elif size > HELD_BYTES:
+                column[row] = np.frombuffer(made.tobytes(), np.uint8).reshape(self.shape)
             else:
-                row.data.cast("B")[:] = pixels
-        elif made is not row:
-            row[...] = made
+                flat[row * size : (row + 1) * size] = made.tobytes()
+
+        return write
 
     def default(self, value: Any) -> tuple[np.ndarray, ...]:
         """One brightness, 0 to 255, everywhere."""
@@ -103,9 +110,9 @@ class ImageDecoder:
         return (jax.ShapeDtypeStruct(self.shape, np.uint8),)
 
     def _read(
-        self, part: Any, limits: Limits, *, into: np.ndarray | None = None
+        self, part: Any, limits: Limits, *, into: tuple[np.ndarray, int] | None = None
     ) -> Image.Image | np.ndarray:
-        """Of the right size and mode; `into` itself if the pixels are there already."""
+        """Of the right size and mode; a row of `into` itself if the pixels are there already."""
         if not isinstance(part, bytes):
             raise DecodeError(f"expected the bytes of an image, got {type(part).__name__}")
         try:
@@ -147,7 +154,7 @@ class ImageDecoder:
         return image
 
     def _jpeg(
-        self, data: bytes, limits: Limits, into: np.ndarray | None
+        self, data: bytes, limits: Limits, into: tuple[np.ndarray, int] | None
     ) -> Image.Image | np.ndarray | None:
         """By simplejpeg; `None` where Pillow is to judge: CMYK, and whatever it complains of."""
         import simplejpeg
@@ -163,20 +170,21 @@ class ImageDecoder:
             if turn > 4:
                 height, width = width, height
             fits = turn == 1 and (rows, columns) == self.size and self.mode != "RGBA"
+            place = into[0][into[1]] if fits and into is not None else None
             pixels: np.ndarray = simplejpeg.decode_jpeg(
                 data,
                 "GRAY" if grey else "RGB",
                 min_height=height,
                 min_width=width,
                 min_factor=1,
-                buffer=into if fits else None,
+                buffer=place,
             )
         except DecodeError:
             raise
         except ValueError:
             return None
-        if fits and into is not None:
-            return into
+        if place is not None:
+            return place
         if grey:
             pixels = pixels[:, :, 0]
         if turn == 1 and pixels.shape == self.shape:

@@ -1,7 +1,7 @@
 """Text as bytes of UTF-8."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,6 +10,8 @@ import numpy as np
 from datarax.sources.decode_array import as_tuple, check_lengths
 from datarax.sources.limits import Limits
 from datarax.sources.record import DecodeError
+
+IS_THERE = bytes([0] + [1] * 255)  # of a byte
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,23 +47,25 @@ class TextDecoder:
           DecodeError: if it is no text, no valid UTF-8, or has a NUL, since zeros are padding.
         """
         length = self.lengths[-1]
-        made = np.empty(length, np.uint8), np.empty(length, np.bool_)
-        self.decode_into(part, made, limits=limits)
-        return made
+        padded = _padded(part, length)
+        text = np.empty(length, np.uint8)
+        text.data[:] = padded
+        return text, text.astype(np.bool_)  # since no byte of a text is zero
 
-    def decode_into(self, part: Any, rows: Sequence[np.ndarray], *, limits: Limits) -> None:
-        """As `decode`, into the two arrays."""
-        data = _utf8(part)
-        if (place := data.find(0)) >= 0:
-            raise DecodeError(f"text has a NUL at byte {place}: zeros are padding")
-        text, mask = rows
-        end, length = len(data), len(text)
-        if end > length:
-            end = length
-            while data[end] & 0xC0 == 0x80:  # the character goes on here
-                end -= 1
-        text.data[:] = data[:end].ljust(length, b"\0")
-        mask[:] = text  # since no byte of a text is zero
+    def writer(
+        self, columns: Sequence[np.ndarray], *, limits: Limits
+    ) -> Callable[[int, Any], None]:
+        """As `decode`, into a row of the two arrays."""
+        texts, masks = (column.reshape(-1).view(np.uint8).data for column in columns)
+        length = columns[0].shape[1]
+
+        def write(row: int, part: Any) -> None:
+            padded = _padded(part, length)
+            place = slice(row * length, (row + 1) * length)
+            texts[place] = padded
+            masks[place] = padded.translate(IS_THERE)
+
+        return write
 
     def default(self, value: Any) -> tuple[np.ndarray, ...]:
         """A text as it is decoded."""
@@ -71,6 +75,18 @@ class TextDecoder:
         """Shape and dtype of the bytes and of their mask."""
         shape = self.lengths[-1:]
         return (jax.ShapeDtypeStruct(shape, np.uint8), jax.ShapeDtypeStruct(shape, np.bool_))
+
+
+def _padded(part: Any, length: int) -> bytes:
+    data = _utf8(part)
+    if (place := data.find(0)) >= 0:
+        raise DecodeError(f"text has a NUL at byte {place}: zeros are padding")
+    end = len(data)
+    if end > length:
+        end = length
+        while data[end] & 0xC0 == 0x80:  # the character goes on here
+            end -= 1
+    return data[:end].ljust(length, b"\0")
 
 
 def _utf8(part: Any) -> bytes:

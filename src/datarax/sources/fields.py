@@ -6,9 +6,8 @@ import functools
 import hashlib
 import json
 import logging
-import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
@@ -17,6 +16,7 @@ from datarax.sources.decode_array import ArrayDecoder, NumberDecoder, TokensDeco
 from datarax.sources.decode_audio import AudioDecoder
 from datarax.sources.decode_image import HAS_SIMPLEJPEG, ImageDecoder
 from datarax.sources.decode_text import TextDecoder
+from datarax.sources.decoder import Decoder, DecodesInto
 from datarax.sources.find_part import find_part
 from datarax.sources.limits import Limits
 from datarax.sources.record import (
@@ -30,41 +30,6 @@ from datarax.sources.shard import Shards
 logger = logging.getLogger(__name__)
 
 Missing = Literal["error", "skip", "mask", "default"]
-
-
-class Decoder(Protocol):
-    """Makes one array, or one and its mask, of a part of a record. A frozen dataclass."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    def decode(self, part: Any, *, limits: Limits) -> tuple[np.ndarray, ...]:
-        """Arrays as in `spec`.
-
-        Raises:
-          DecodeError: if the part cannot be decoded.
-        """
-
-    def default(self, value: Any) -> tuple[np.ndarray, ...]:
-        """Arrays that stand for a configured default.
-
-        Raises:
-          DecodeError: if they cannot be made of it.
-        """
-
-    def spec(self) -> tuple[jax.ShapeDtypeStruct, ...]:
-        """Shape and dtype of the field, and of its mask if it has one."""
-
-
-@runtime_checkable
-class DecodesInto(Protocol):
-    """A decoder that writes where its arrays are to be, without making them first."""
-
-    def decode_into(self, part: Any, rows: Sequence[np.ndarray], *, limits: Limits) -> None:
-        """Write all of what `decode` gives into arrays of its shapes, C-contiguous.
-
-        Raises:
-          DecodeError: as `decode`; the arrays hold anything then.
-        """
 
 
 DECODERS: dict[str, type] = {
@@ -247,23 +212,26 @@ class Fields:
           else than its spec says; what the row holds then is anything.
         """
         limits, most = self.limits, self.limits.member_bytes
-        targets = [
-            (field, field.parts, keys, [columns[key] for key in keys], into)
-            for field, keys, into in self._targets
-        ]
+        targets = []
+        for field, keys, writer in self._targets:
+            own = [columns[key] for key in keys]
+            if writer is not None and all(column.flags.c_contiguous for column in own):
+                into = writer(own, limits=limits)
+            else:
+                into = None
+            targets.append((field, field.parts, keys, own, into))
 
         def write(row: int, raw: RawRecord) -> list[str]:
             parts = raw.parts
             parsed: dict[str, Any] = {}
             lacking: list[str] = []
-            place = operator.itemgetter(row)
             for field, names, keys, own, into in targets:
                 try:
                     part: Any = parts.get(names[0])
                     if type(part) not in (bytes, str) or len(part) > most:
                         part = find_part(parts, names, parsed=parsed, limits=limits)
                     if part is not None and into is not None:
-                        into(part, [*map(place, own)], limits=limits)
+                        into(row, part)
                     elif part is None and field.missing == "mask":
                         lacking.extend(keys)
                     else:
@@ -276,13 +244,13 @@ class Fields:
         return write
 
     @functools.cached_property
-    def _targets(self) -> list[tuple[Field, tuple[str, ...], Callable[..., None] | None]]:
-        """Each field, the names of its arrays, and what writes them in place."""
+    def _targets(self) -> list[tuple[Field, tuple[str, ...], Callable[..., Any] | None]]:
+        """Each field, the names of its arrays, and what makes a function that writes into them."""
         return [
             (
                 field,
                 (name, f"{name}_mask") if _is_masked(field) else (name,),
-                field.decoder.decode_into if isinstance(field.decoder, DecodesInto) else None,
+                field.decoder.writer if isinstance(field.decoder, DecodesInto) else None,
             )
             for name, field in self.fields.items()
         ]

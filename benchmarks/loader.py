@@ -88,15 +88,16 @@ def report(quick: bool) -> Report:
         " copied at all."
     )
     out.note(
-        "A picture of 64 x 64 is decoded in about 130 us, 100 of them without the"
-        " interpreter's lock: a tenth more is 14 us for reading, fields, batch and order. What"
-        " takes 9 us a record of ArrayRecord when nothing is decoded takes about 15 between"
-        " two pictures, more than half of it in ArrayRecord's own seek and read. The bare loop"
-        " takes 69 to 76 us a record on two threads from process to process, the pipelines 75"
-        " to 80: in three runs of this version ArrayRecord was at 0.89 to 0.90, tar at 0.91 to"
-        " 0.93, Parquet at 0.92 to 0.93, in five of versions shortly before at 0.87 to 0.91,"
-        " 0.91 to 0.93 and 0.90 to 0.93. In two more the bare loop took 90 us, Pillow's C code"
-        " as long as before: then they were at 0.85, 0.91 and 0.89."
+        "A picture of 64 x 64 is decoded in about 125 us, 110 of them without the"
+        " interpreter's lock: a tenth more is 13 us for reading, fields, batch and order."
+        " Without decoding pictures these take 8.4 us a record of ArrayRecord, 6.5 of tar and 5.8"
+        " of Parquet; between two pictures they take more, since caches are cold then."
+    )
+    out.note(
+        "The ratios at 64 x 64 are not the same in every process: in nine of this version tar was"
+        " at 0.91 to 0.94, Parquet at 0.89 to 0.94 and ArrayRecord at 0.90 to 0.93. Two of them ran"
+        " a sixth slower, the bare loop too (84 us a record instead of 70): there Parquet was at"
+        " 0.89 and 0.90."
     )
     present = rivals_present()
     if "webdataset" in present:

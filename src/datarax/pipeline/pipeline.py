@@ -67,7 +67,8 @@ class Pipeline:
       workers: processes (Grain's) that read in place of this one's threads, each with `threads` of
         its own, `None` being 1; 0 is none. For decoding that does not let other threads run; the
         source is pickled, and a program needs its `if __name__ == "__main__":`.
-      ahead: batches read before they are asked for, and so kept in memory.
+      ahead: batches read before they are asked for, and so kept in memory; while one is waited
+        for, it is not counted.
       ledger: the file that bad records are listed in, or a `Ledger`. With several hosts each but
         the first has its own, `quarantine.host1.jsonl`. `None` keeps the list in memory.
       sharding: of the global arrays, the batch on axis 0; they are put on the devices ahead.

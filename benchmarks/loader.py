@@ -183,8 +183,8 @@ def bare(raw, order, fields, *, pool, is_in_place: bool = False) -> None:
     def fill(batch, rows, start, stop) -> None:
         images, captions, masks = batch
         if is_in_place:
-            into_image = image.writer([images], limits=LIMITS)
-            into_caption = caption.writer([captions, masks], limits=LIMITS)
+            into_image = image.row_writer([images], limits=LIMITS)
+            into_caption = caption.row_writer([captions, masks], limits=LIMITS)
         for place in range(start, stop):
             content, text = raw[rows[place]]
             if is_in_place:

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from pipeline_sources import Marked, pipeline
@@ -155,7 +155,22 @@ def test_a_program_ends_with_threads_at_work():
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "1\n", "")
 
 
+def test_what_was_broken_off_is_refused_and_does_not_hang(monkeypatch):
+    def fail(*_):
+        raise RuntimeError("can't start new thread")
+
+    with Prefetch(jobs(3), threads=2, ahead=2) as results:
+        with monkeypatch.context() as patched:
+            patched.setattr(ThreadPoolExecutor, "submit", fail)
+            with pytest.raises(RuntimeError, match="can't start"):
+                next(results)
+        with pytest.raises(RuntimeError, match="close it, and make another"):
+            next(results)
+
+
 def test_out_of_range():
+    with pytest.raises(ValueError, match="at least one part"):
+        Job([], lambda: 0)
     with pytest.raises(ValueError, match="threads must be at least 0"):
         Prefetch(iter([]), threads=-1, ahead=1)
     with pytest.raises(ValueError, match="ahead must be at least 1"):

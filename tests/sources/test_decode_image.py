@@ -45,7 +45,7 @@ def decode(data, size, mode="RGB", resample="bicubic", **limits):
     (spec,) = decoder.spec()
     assert (made.shape, made.dtype) == (spec.shape, spec.dtype)
     rows = np.full((3, *spec.shape), 85, spec.dtype)  # whatever was there before
-    decoder.writer([rows], limits=Limits(**limits))(1, data)
+    decoder.row_writer([rows], limits=Limits(**limits))(1, data)
     np.testing.assert_array_equal(rows[1], made)
     assert (rows[::2] == 85).all()
     return made
@@ -148,6 +148,34 @@ def png_header(width, height):
         for kind, body in chunks
     )
     return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+def test_exif_behind_the_pixels_turns_a_png():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = smooth(8, 5)
+    data = encoded(pixels, "PNG", exif=exif)
+    start = data.index(b"eXIf") - 4
+    stop = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    assert start < data.index(b"IDAT")
+    moved = data[:start] + data[stop:-12] + data[start:stop] + data[-12:]  # before the IEND
+    np.testing.assert_array_equal(decode(moved, (5, 8)), np.rot90(pixels, -1))
+
+
+def test_a_limit_of_pillow_is_kept(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    with pytest.raises(DecodeError, match="exceeds limit of 40 pixels"):
+        decode(encoded(smooth(8, 8)), (8, 8))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert decode(encoded(smooth(8, 8)), (8, 8)).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    "column", [np.zeros((2, 4, 8, 3), np.uint8)[:, :, ::2], np.zeros((2, 4, 4))]
+)
+def test_arrays_that_cannot_be_written_in_place_are_refused(column):
+    with pytest.raises(ValueError, match="expected a C-contiguous array of uint8 or bool"):
+        ImageDecoder(size=(4, 4)).row_writer([column], limits=Limits())
 
 
 def test_too_many_pixels_are_refused_by_the_header(jpeg):

@@ -12,7 +12,7 @@ def decode(part, length=16):
     decoder = TextDecoder(length=length)
     arrays = decoder.decode(part, limits=Limits())
     columns = [np.full((3, length), 85, array.dtype) for array in arrays]
-    decoder.writer(columns, limits=Limits())(1, part)
+    decoder.row_writer(columns, limits=Limits())(1, part)
     for array, column in zip(arrays, columns, strict=True):
         np.testing.assert_array_equal(column[1], array)
         assert (column[::2] == np.array(85).astype(array.dtype)).all()
@@ -66,7 +66,7 @@ def test_what_is_no_text_is_refused(part, reason):
         decode(part)
     columns = np.zeros((1, 16), np.uint8), np.zeros((1, 16), np.bool_)
     with pytest.raises(DecodeError, match=reason):
-        TextDecoder(length=16).writer(columns, limits=Limits())(0, part)
+        TextDecoder(length=16).row_writer(columns, limits=Limits())(0, part)
 
 
 @pytest.mark.parametrize("length", [0, -1, 2.0, True, "3"])

@@ -126,6 +126,16 @@ def test_many_at_once_are_what_one_after_another_are(stride):
         made.read_into([0, 7], columns)
 
 
+@pytest.mark.parametrize("change", [lambda x: x.astype(np.float64), lambda x: x[:, :1]])
+def test_arrays_that_do_not_fit_are_refused_not_filled_with_anything(change):
+    made = source()
+    columns = columns_of(made.fields, 1)
+    made.read_into([0], columns)
+    for name in ("name", "name_mask"):
+        with pytest.raises(ValueError, match=r"its decoder's spec says"):
+            made.read_into([0], columns | {name: np.ascontiguousarray(change(columns[name]))})
+
+
 def test_a_lost_record_does_not_keep_its_columns_in_memory():
     made = source()
     gc.collect()

@@ -23,13 +23,17 @@ class Job(Generic[T]):
     parts: Sequence[Callable[[], None]]
     finish: Callable[[], T]
 
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise ValueError("a job needs at least one part")
+
 
 class Prefetch(Generic[T]):
     """The results of jobs, in their order, made ahead.
 
-    An error of a job, or of `jobs`, is raised where its result would have come. The threads end on
-    `close`, when the object is let go, and when the program ends; what is begun then runs to its
-    end.
+    An error of a job, or of `jobs`, is raised where its result would have come, at every try. The
+    threads end on `close`, after the parts that they are at. They also end when the object is let
+    go and when the program ends, but only when there is no more room.
 
     Args:
       jobs: taken one after another, as there is room, by whichever thread has nothing else to do.
@@ -54,6 +58,7 @@ class Prefetch(Generic[T]):
         self._threads = threads
         self._work = _Work(jobs, ahead if threads else 0)
         self._asked: Future[T] | None = None
+        self._is_broken = False
         self._pool = (
             ThreadPoolExecutor(threads, thread_name_prefix="datarax-read") if threads else None
         )
@@ -62,12 +67,20 @@ class Prefetch(Generic[T]):
         return self
 
     def __next__(self) -> T:
-        if self._asked is None:
-            self._asked = self._work.ask()
-        if self._asked is None:
+        if self._is_broken:
+            raise RuntimeError("an interrupt broke this off: close it, and make another")
+        try:
+            if self._asked is None:
+                self._asked = self._work.ask()
+            asked = self._asked
+            if asked is not None:
+                self._go_on()
+        except BaseException:
+            self._is_broken = True  # a part may be lost, and to wait for it would never end
+            raise
+        if asked is None:
             raise StopIteration
-        self._go_on()
-        result = self._asked.result()  # an interrupt here loses nothing
+        result = asked.result()  # an interrupt here loses nothing
         self._asked = None
         return result
 
@@ -94,11 +107,10 @@ class Prefetch(Generic[T]):
 
 
 class _Work(Generic[T]):
-    """What is to be done, and the results in their order.
+    """What is to be done, and the results in their order."""
 
-    A thread that is through with a part takes the next by itself. To be handed each by the thread
-    that takes the results cost 2 to 3 % of the speed of two that decode small pictures.
-    """
+    # A thread that is through with a part takes the next by itself. To be handed each by the thread
+    # that takes the results cost 2 to 3 % of the speed of two that decode small pictures.
 
     def __init__(self, jobs: Iterator[Job[T]], room: int) -> None:
         self._jobs = jobs

@@ -28,7 +28,7 @@ Reader = tuple[Callable[[int], None], Callable[..., Any]]  # its methods, seek a
 LARGE = 2**19  # bytes of a record: a reader that holds one is not kept
 PLAIN = (bytes, str)
 MOST_COUNTED = 15  # names of a map, in msgpack's shortest form
-MOST_OPEN = 512  # readers; one that is in use is closed after it
+MOST_OPEN = 512  # readers, about; one that is in use is closed after it
 SYSTEM = re.compile(r"\b[a-z]\w*\(\) failed: ")  # how the library tells of a call to the system
 
 _holders: "weakref.WeakSet[ArrayRecordShard]" = weakref.WeakSet()
@@ -55,7 +55,7 @@ class ArrayRecordShard:
       limits: on parts; `None` is the usual ones.
 
     Attributes:
-      readers: those that are open, by thread.
+      readers: those that are kept open, by thread.
       watch: when it is to be asked whether the file is still the same.
 
     Raises:
@@ -113,9 +113,11 @@ class ArrayRecordShard:
                         self.readers.pop(thread, None)
                 else:
                     (record,) = read([row])
-            except (RuntimeError, ValueError, IndexError) as error:
+            except BaseException as error:
                 self.readers.pop(thread, None)
-                raise self._damage(error, "cannot be read") from error
+                if isinstance(error, RuntimeError | ValueError | IndexError):
+                    raise self._damage(error, "cannot be read") from error
+                raise
             parts = _flat_parts(record, self._most)
             is_flat = parts is not None
             if parts is None:

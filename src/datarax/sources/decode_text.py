@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from datarax.sources.decode_array import as_tuple, check_lengths
+from datarax.sources.decoder import flat_bytes
 from datarax.sources.limits import Limits
 from datarax.sources.record import DecodeError
 
@@ -52,11 +53,11 @@ class TextDecoder:
         text.data[:] = padded
         return text, text.astype(np.bool_)  # since no byte of a text is zero
 
-    def writer(
+    def row_writer(
         self, columns: Sequence[np.ndarray], *, limits: Limits
     ) -> Callable[[int, Any], None]:
         """As `decode`, into a row of the two arrays."""
-        texts, masks = (column.reshape(-1).view(np.uint8).data for column in columns)
+        texts, masks = map(flat_bytes, columns)
         length = columns[0].shape[1]
 
         def write(row: int, part: Any) -> None:

@@ -36,7 +36,7 @@ class Decoder(Protocol):
 class DecodesInto(Protocol):
     """A decoder that writes where its arrays are to be, without making them first."""
 
-    def writer(
+    def row_writer(
         self, columns: Sequence[np.ndarray], *, limits: Limits
     ) -> Callable[[int, Any], None]:
         """A function of a row and a part that writes all of what `decode` gives of it.
@@ -44,3 +44,17 @@ class DecodesInto(Protocol):
         Into that row of the arrays, C-contiguous, of the shapes of `spec` behind their first axis.
         It raises DecodeError as `decode`; the row holds anything then.
         """
+
+
+def flat_bytes(column: np.ndarray) -> memoryview:
+    """The memory of an array of single bytes.
+
+    Raises:
+      ValueError: if it is not C-contiguous, or its items have several bytes.
+    """
+    if not column.flags.c_contiguous or column.itemsize != 1:
+        raise ValueError(
+            "expected a C-contiguous array of uint8 or bool, got "
+            f"{column.dtype}{list(column.shape)} with strides {column.strides}"
+        )
+    return column.reshape(-1).view(np.uint8).data

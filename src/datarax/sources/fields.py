@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -213,12 +213,11 @@ class Fields:
         """
         limits, most = self.limits, self.limits.member_bytes
         targets = []
-        for field, keys, writer in self._targets:
+        for field, keys, specs, writer in self._targets:
             own = [columns[key] for key in keys]
-            if writer is not None and all(column.flags.c_contiguous for column in own):
+            into = None
+            if writer is not None and all(map(_fits, own, specs)):
                 into = writer(own, limits=limits)
-            else:
-                into = None
             targets.append((field, field.parts, keys, own, into))
 
         def write(row: int, raw: RawRecord) -> list[str]:
@@ -244,13 +243,13 @@ class Fields:
         return write
 
     @functools.cached_property
-    def _targets(self) -> list[tuple[Field, tuple[str, ...], Callable[..., Any] | None]]:
-        """Each field, the names of its arrays, and what makes a function that writes into them."""
+    def _targets(self) -> list["_Target"]:
         return [
-            (
+            _Target(
                 field,
                 (name, f"{name}_mask") if _is_masked(field) else (name,),
-                field.decoder.writer if isinstance(field.decoder, DecodesInto) else None,
+                field.decoder.spec(),
+                field.decoder.row_writer if isinstance(field.decoder, DecodesInto) else None,
             )
             for name, field in self.fields.items()
         ]
@@ -318,6 +317,21 @@ class Fields:
         return "\n".join(
             f"{_toml_key(name)} = {_toml(field.options())}" for name, field in self.fields.items()
         )
+
+
+class _Target(NamedTuple):
+    """A field, the names and specs of its arrays, and what makes a function that writes them."""
+
+    field: Field
+    keys: tuple[str, ...]
+    specs: tuple[jax.ShapeDtypeStruct, ...]
+    writer: Callable[..., Callable[[int, Any], None]] | None
+
+
+def _fits(column: np.ndarray, spec: jax.ShapeDtypeStruct) -> bool:
+    return (
+        column.flags.c_contiguous and column.shape[1:] == spec.shape and column.dtype == spec.dtype
+    )
 
 
 def _write(

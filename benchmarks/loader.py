@@ -94,10 +94,10 @@ def report(quick: bool) -> Report:
         " of Parquet; between two pictures they take more, since caches are cold then."
     )
     out.note(
-        "The ratios at 64 x 64 are not the same in every process. In nine of this version tar was"
-        " at 0.905 to 0.936 (median 0.918), Parquet at 0.894 to 0.939 (0.926), ArrayRecord at 0.895"
-        " to 0.925 (0.910); in six all three were above 0.9. Two ran a sixth slower, the bare loop"
-        " too (84 us a record instead of 70): there Parquet was at 0.894 and 0.896."
+        "The ratios at 64 x 64 are not the same in every process. In eleven of this version tar was"
+        " at 0.905 to 0.939 (median 0.918), Parquet at 0.894 to 0.941 (0.926), ArrayRecord at 0.895"
+        " to 0.933 (0.910); in eight all three were above 0.9. Two ran a sixth slower, the bare"
+        " loop too (84 us a record instead of 70): there Parquet was at 0.894 and 0.896."
     )
     present = rivals_present()
     if "webdataset" in present:

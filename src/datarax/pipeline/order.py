@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-CHUNK = 2**12  # positions of an epoch that are computed together
+CHUNK = 2**10  # positions of an epoch that are computed together
 SMALLEST_BLOCK = 16  # bits; permutations of fewer show patterns
 ROUNDS = 4
 

@@ -68,7 +68,7 @@ class Prefetch(Generic[T]):
 
     def __next__(self) -> T:
         if self._is_broken:
-            raise RuntimeError("an interrupt broke this off: close it, and make another")
+            raise RuntimeError("this was broken off before its end: close it, and make another")
         try:
             if self._asked is None:
                 self._asked = self._work.ask()
